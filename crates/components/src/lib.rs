@@ -1,0 +1,1 @@
+//! The components built into Flowline: one file each and one visible list

@@ -1,0 +1,1 @@
+//! What runs flows: workers, scheduler, reconciler, recorder

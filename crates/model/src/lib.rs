@@ -1,0 +1,27 @@
+//! The pure core of Flowline: what a flow is, what a message is, and what becomes of a delivery.
+//!
+//! Nothing in this crate does I/O, reads a clock or draws a random number: time and randomness
+//! are arguments. It compiles without an async runtime.
+#![warn(missing_docs)]
+
+pub mod delivery;
+pub mod event;
+pub mod fault;
+pub mod lapse;
+pub mod message;
+pub mod name;
+pub mod rate;
+pub mod retry;
+pub mod size;
+pub mod timestamp;
+
+pub use delivery::{Delivery, Enqueue, Settlement, StateWrite, Verdict};
+pub use event::{Event, EventKind};
+pub use fault::{Fault, FaultKind};
+pub use lapse::Lapse;
+pub use message::{Attachment, ExecutionId, Message, MessageId};
+pub use name::{FlowName, QueueName, StepId};
+pub use rate::Rate;
+pub use retry::RetryPolicy;
+pub use size::Size;
+pub use timestamp::Timestamp;

@@ -1,0 +1,1 @@
+//! Everything the author of a Flowline component imports
