@@ -6,22 +6,28 @@
 
 pub mod delivery;
 pub mod event;
+pub mod expression;
 pub mod fault;
 pub mod lapse;
 pub mod message;
 pub mod name;
+pub mod outcome;
 pub mod rate;
 pub mod retry;
 pub mod size;
+pub mod spec;
 pub mod timestamp;
 
 pub use delivery::{Delivery, Enqueue, Settlement, StateWrite, Verdict};
 pub use event::{Event, EventKind};
+pub use expression::Expression;
 pub use fault::{Fault, FaultKind};
 pub use lapse::Lapse;
 pub use message::{Attachment, ExecutionId, Message, MessageId};
 pub use name::{FlowName, QueueName, StepId};
+pub use outcome::{Emit, Recipient, Reply};
 pub use rate::Rate;
 pub use retry::RetryPolicy;
 pub use size::Size;
+pub use spec::{OperationKind, OperationSpec, Outputs};
 pub use timestamp::Timestamp;

@@ -1,0 +1,446 @@
+//! Expressions: JSONata, compiled once, evaluated within limits.
+//!
+//! An expression sees a message body as `$` and, where it names them, `$steps`, `$headers`,
+//! `$flow`, `$execution`, `$var` and `$secret`. Evaluation never panics, loops for ever or
+//! recurses without end: time, depth and length of sequences are limited.
+
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use jsonata_core::{
+    evaluator::{Context, Evaluator, EvaluatorOptions},
+    value::JValue,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The longest source text of one expression, in bytes.
+pub const LONGEST_SOURCE: usize = 64 * 1024;
+
+/// Compiled expressions kept by each thread.
+const CACHED: usize = 4_096;
+
+/// How much one evaluation may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Wall-clock time.
+    pub time: Duration,
+    /// Nesting of calls.
+    pub depth: usize,
+    /// Items of one sequence.
+    pub sequence: usize,
+    /// Values and bytes of text of the result.
+    pub result: usize,
+}
+
+impl Limits {
+    /// For evaluation on a thread that others wait for: a few milliseconds.
+    pub const BRIEF: Limits = Limits { time: Duration::from_millis(5), ..Limits::FULL };
+    /// For evaluation on a thread of its own: one second.
+    pub const FULL: Limits =
+        Limits { time: Duration::from_secs(1), depth: 1_000, sequence: 1_000_000, result: 32 << 20 };
+}
+
+/// Why an expression has no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionError {
+    /// It is not JSONata.
+    #[error("{0}")]
+    Syntax(String),
+    /// It failed on this input.
+    #[error("{0}")]
+    Evaluation(String),
+    /// It used more time than it may.
+    #[error("the expression took longer than {0:?}")]
+    Timeout(Duration),
+    /// Its result is too large.
+    #[error("the expression's result is too large")]
+    TooLarge,
+}
+
+/// Which names an expression reads besides the message body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// `$steps.<id>`: these earlier outputs.
+    pub steps: BTreeSet<String>,
+    /// `$steps` in a way that does not tell which.
+    pub all_steps: bool,
+    /// `$var.<name>`.
+    pub vars: BTreeSet<String>,
+    /// `$secret.<name>`.
+    pub secrets: BTreeSet<String>,
+    /// `$var` or `$secret` in a way that does not tell which.
+    pub dynamic: BTreeSet<String>,
+    /// Which of the provided variables it names at all.
+    pub variables: BTreeSet<String>,
+}
+
+impl Reads {
+    /// Adds what another expression reads.
+    pub fn extend(&mut self, other: &Reads) {
+        self.steps.extend(other.steps.iter().cloned());
+        self.all_steps |= other.all_steps;
+        self.vars.extend(other.vars.iter().cloned());
+        self.secrets.extend(other.secrets.iter().cloned());
+        self.dynamic.extend(other.dynamic.iter().cloned());
+        self.variables.extend(other.variables.iter().cloned());
+    }
+}
+
+/// The names that Flowline provides to expressions.
+pub const PROVIDED: [&str; 6] = ["steps", "headers", "flow", "execution", "var", "secret"];
+
+/// A JSONata expression that is known to parse.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Expression {
+    source: Arc<str>,
+}
+
+impl Expression {
+    /// Checks that `source` is JSONata.
+    pub fn compile(source: &str) -> Result<Self, ExpressionError> {
+        compiled(source)?;
+        Ok(Self { source: source.into() })
+    }
+
+    /// The text it was compiled from.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What it reads besides the message body.
+    pub fn reads(&self) -> Reads {
+        compiled(&self.source).map(|compiled| compiled.reads.clone()).unwrap_or_default()
+    }
+
+    /// The value for `scope`; none where the result is undefined.
+    pub fn evaluate(&self, scope: &Scope<'_>, limits: Limits) -> Result<Option<Value>, ExpressionError> {
+        let compiled = compiled(&self.source)?;
+        let result = guarded(|| compiled.evaluate(scope, limits))?;
+        guarded(|| to_json(&result, limits))
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.source, f)
+    }
+}
+
+impl Serialize for Expression {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.source)
+    }
+}
+
+impl<'de> Deserialize<'de> for Expression {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let source = Cow::<str>::deserialize(deserializer)?;
+        Self::compile(bare(&source)).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Expression {
+    fn schema_name() -> Cow<'static, str> {
+        "Expression".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "jsonata" })
+    }
+}
+
+/// The expression within `{{ }}` if the text is exactly one, else the text itself: fields that
+/// always hold an expression may be written with or without the braces.
+pub fn bare(text: &str) -> &str {
+    let trimmed = text.trim();
+    trimmed
+        .strip_prefix("{{")
+        .and_then(|rest| rest.strip_suffix("}}"))
+        .filter(|inner| !inner.contains("{{"))
+        .map_or(trimmed, str::trim)
+}
+
+/// What expressions see: a body and the provided names. Converted once, read by many.
+pub struct Scope<'a> {
+    body: JValue,
+    provided: BTreeMap<&'static str, Cow<'a, Value>>,
+}
+
+impl<'a> Scope<'a> {
+    /// A scope in which `$` is `body`.
+    pub fn new(body: &Value) -> Self {
+        Self { body: to_jvalue(body), provided: BTreeMap::new() }
+    }
+
+    /// Provides one of the names in [`PROVIDED`].
+    pub fn provide(&mut self, name: &'static str, value: Cow<'a, Value>) {
+        self.provided.insert(name, value);
+    }
+}
+
+struct Compiled {
+    expression: jsonata_core::Expression,
+    reads: Reads,
+}
+
+impl Compiled {
+    fn evaluate(&self, scope: &Scope<'_>, limits: Limits) -> Result<JValue, ExpressionError> {
+        let options = EvaluatorOptions {
+            timeout_ms: Some(u64::try_from(limits.time.as_millis()).unwrap_or(u64::MAX)),
+            max_stack_depth: Some(limits.depth),
+            max_sequence_length: Some(limits.sequence),
+            ..EvaluatorOptions::default()
+        };
+        let result = if self.reads.variables.is_empty() {
+            self.expression.evaluate_with_options(&scope.body, options)
+        } else {
+            let mut context = Context::new();
+            for name in &self.reads.variables {
+                if let Some(value) = scope.provided.get(name.as_str()) {
+                    context.bind(name.clone(), to_jvalue(value));
+                }
+            }
+            Evaluator::with_options(context, options).evaluate(self.expression.ast(), &scope.body)
+        };
+        result.map_err(|error| evaluation_error(&error.to_string(), limits))
+    }
+}
+
+fn evaluation_error(text: &str, limits: Limits) -> ExpressionError {
+    if text.contains("D1012") {
+        ExpressionError::Timeout(limits.time)
+    } else {
+        ExpressionError::Evaluation(text.to_owned())
+    }
+}
+
+thread_local! {
+    /// Compiled programs are not `Send`; each thread keeps those it used.
+    static COMPILED: RefCell<HashMap<String, Rc<Compiled>>> = RefCell::default();
+}
+
+fn compiled(source: &str) -> Result<Rc<Compiled>, ExpressionError> {
+    if let Some(found) = COMPILED.with_borrow(|cache| cache.get(source).cloned()) {
+        return Ok(found);
+    }
+    if source.len() > LONGEST_SOURCE {
+        return Err(ExpressionError::Syntax(format!("longer than {LONGEST_SOURCE} bytes")));
+    }
+    let expression = guarded(|| {
+        jsonata_core::Expression::compile(source).map_err(|error| ExpressionError::Syntax(error.to_string()))
+    })?;
+    let reads = reads(expression.ast());
+    let fresh = Rc::new(Compiled { expression, reads });
+    COMPILED.with_borrow_mut(|cache| {
+        if cache.len() >= CACHED {
+            cache.clear();
+        }
+        cache.insert(source.to_owned(), Rc::clone(&fresh));
+    });
+    Ok(fresh)
+}
+
+/// Runs the engine so that a bug in it (two are known) is an error and not a crash.
+fn guarded<T>(run: impl FnOnce() -> Result<T, ExpressionError>) -> Result<T, ExpressionError> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(ExpressionError::Evaluation("the expression engine failed on this input".into())))
+}
+
+fn to_jvalue(value: &Value) -> JValue {
+    JValue::deserialize(value).unwrap_or(JValue::Undefined)
+}
+
+/// A result as JSON; none if it is undefined or a function. Shared parts count each time they
+/// occur, so a small value that unfolds to a huge one is refused before it does.
+fn to_json(result: &JValue, limits: Limits) -> Result<Option<Value>, ExpressionError> {
+    let mut budget = limits.result;
+    unfold(result, &mut budget, 0)
+}
+
+/// The deepest nesting of a result, as deep as JSON parsers read.
+const DEEPEST_RESULT: usize = 120;
+
+fn unfold(value: &JValue, budget: &mut usize, depth: usize) -> Result<Option<Value>, ExpressionError> {
+    let cost = 1 + value.as_str().map_or(0, str::len);
+    *budget = budget.checked_sub(cost).ok_or(ExpressionError::TooLarge)?;
+    if depth > DEEPEST_RESULT {
+        return Err(ExpressionError::TooLarge);
+    }
+    Ok(Some(match value {
+        JValue::Null => Value::Null,
+        JValue::Bool(flag) => Value::Bool(*flag),
+        JValue::Number(number) => json_number(*number),
+        JValue::String(text) => Value::String(text.to_string()),
+        JValue::Array(items) => {
+            let mut list = Vec::with_capacity(items.len().min(1_024));
+            for item in items.iter() {
+                list.push(unfold(item, budget, depth + 1)?.unwrap_or(Value::Null));
+            }
+            Value::Array(list)
+        }
+        JValue::Object(fields) => {
+            let mut object = serde_json::Map::new();
+            for (name, field) in fields.iter() {
+                *budget = budget.checked_sub(name.len()).ok_or(ExpressionError::TooLarge)?;
+                if let Some(field) = unfold(field, budget, depth + 1)? {
+                    object.insert(name.clone(), field);
+                }
+            }
+            Value::Object(object)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// Whole numbers become JSON integers as far as a double holds them exactly.
+fn json_number(number: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() <= EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53")]
+        return Value::from(number as i64);
+    }
+    serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number)
+}
+
+/// Which provided names an expression reads, found in its syntax tree.
+fn reads(ast: &jsonata_core::ast::AstNode) -> Reads {
+    let mut reads = Reads::default();
+    if let Ok(tree) = serde_json::to_value(ast) {
+        collect_reads(&tree, &mut reads);
+    }
+    reads
+}
+
+fn collect_reads(tree: &Value, reads: &mut Reads) {
+    match tree {
+        Value::Object(node) => {
+            if let Some(name) = node.get("Variable").and_then(Value::as_str) {
+                note_read(name, None, reads);
+            } else if let Some(steps) = node.get("Path").and_then(|path| path.get("steps")).and_then(Value::as_array) {
+                collect_path(steps, reads);
+            } else {
+                node.values().for_each(|child| collect_reads(child, reads));
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|child| collect_reads(child, reads)),
+        _ => {}
+    }
+}
+
+/// A path may begin `$steps.name`: then only that output is read.
+fn collect_path(steps: &[Value], reads: &mut Reads) {
+    let node = |index: usize| steps.get(index).and_then(|step| step.get("node"));
+    let mut rest = steps;
+    if let Some(name) = node(0).and_then(|first| first.get("Variable")).and_then(Value::as_str) {
+        let member = node(1).and_then(|second| second.get("Name")).and_then(Value::as_str);
+        note_read(name, member, reads);
+        if let Some(stages) = steps[0].get("stages") {
+            collect_reads(stages, reads);
+        }
+        rest = &steps[1..];
+    }
+    rest.iter().for_each(|step| collect_reads(step, reads));
+}
+
+fn note_read(name: &str, member: Option<&str>, reads: &mut Reads) {
+    if !PROVIDED.contains(&name) {
+        return;
+    }
+    reads.variables.insert(name.to_owned());
+    match (name, member) {
+        ("steps", Some(step)) => drop(reads.steps.insert(step.to_owned())),
+        ("steps", None) => reads.all_steps = true,
+        ("var", Some(var)) => drop(reads.vars.insert(var.to_owned())),
+        ("secret", Some(secret)) => drop(reads.secrets.insert(secret.to_owned())),
+        ("var" | "secret", None) => drop(reads.dynamic.insert(name.to_owned())),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn evaluate(source: &str, body: Value) -> Result<Option<Value>, ExpressionError> {
+        Expression::compile(source)?.evaluate(&Scope::new(&body), Limits::FULL)
+    }
+
+    #[test]
+    fn results_keep_their_types() {
+        let body = json!({"first": "Ada", "last": "Lovelace", "lines": [{"p": 2, "q": 3}, {"p": 1.5, "q": 2}]});
+        for (source, expected) in [
+            ("first & ' ' & last", Some(json!("Ada Lovelace"))),
+            ("$sum(lines.(p * q))", Some(json!(9))),
+            ("lines.p", Some(json!([2, 1.5]))),
+            ("missing", None),
+            ("$", Some(body.clone())),
+            ("{'a': missing, 'b': null}", Some(json!({"b": null}))),
+        ] {
+            assert_eq!(evaluate(source, body.clone()).unwrap(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_an_expression_reads_is_known() {
+        let reads = Expression::compile("$steps.customer.name & $var.team & $foo & $headers.'x-a'").unwrap().reads();
+        assert_eq!(reads.steps, BTreeSet::from(["customer".to_owned()]));
+        assert_eq!(reads.vars, BTreeSet::from(["team".to_owned()]));
+        assert!(!reads.all_steps);
+        let reads = Expression::compile("$map([1], function($i) { $steps.a.b[$i = $secret.c] })").unwrap().reads();
+        assert_eq!(reads.steps, BTreeSet::from(["a".to_owned()]));
+        assert_eq!(reads.secrets, BTreeSet::from(["c".to_owned()]));
+        assert!(Expression::compile("$lookup($steps, 'a')").unwrap().reads().all_steps);
+    }
+
+    #[test]
+    fn provided_names_are_seen() {
+        let expression = Expression::compile("$steps.customer.name & '/' & $headers.a").unwrap();
+        let body = json!({});
+        let mut scope = Scope::new(&body);
+        scope.provide("steps", Cow::Owned(json!({"customer": {"name": "Ada"}})));
+        scope.provide("headers", Cow::Owned(json!({"a": "1"})));
+        assert_eq!(expression.evaluate(&scope, Limits::FULL).unwrap(), Some(json!("Ada/1")));
+    }
+
+    #[test]
+    fn runaway_expressions_end() {
+        let runaway = [
+            "($f := function() { $f() }; $f())",
+            "($f := function($x) { $f($x + 1) + 1 }; $f(0))",
+            "[1..9999999].($ * 2)",
+            "$parseInteger('٣3', '0')",
+            "$fromMillis(0, '[,1]')",
+        ];
+        for source in runaway {
+            let brief = Limits { time: Duration::from_millis(50), ..Limits::FULL };
+            let result = Expression::compile(source).and_then(|e| e.evaluate(&Scope::new(&json!({})), brief));
+            assert!(result.is_err(), "{source}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_small_value_that_unfolds_to_a_huge_one_is_refused() {
+        let doubling = format!("($x := ['a']; {} $x)", "$x := [[$x], [$x]];".repeat(40));
+        assert_eq!(evaluate(&doubling, json!({})), Err(ExpressionError::TooLarge));
+    }
+
+    #[test]
+    fn braces_are_optional_where_an_expression_is_expected() {
+        assert_eq!(bare("{{ total > 10 }}"), "total > 10");
+        assert_eq!(bare("total > 10"), "total > 10");
+    }
+}
