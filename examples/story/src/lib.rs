@@ -1,0 +1,1 @@
+//! What the two servers of the story share.
