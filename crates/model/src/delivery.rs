@@ -18,6 +18,8 @@ pub struct Delivery {
     pub enqueued_at: Timestamp,
     /// When the first of its attempts failed, if one did.
     pub first_failed_at: Option<Timestamp>,
+    /// The group it was enqueued with.
+    pub group: Option<String>,
 }
 
 /// A message to be put onto a queue.

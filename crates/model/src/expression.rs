@@ -47,7 +47,7 @@ impl Limits {
     pub const BRIEF: Limits = Limits { time: Duration::from_millis(5), ..Limits::FULL };
     /// For evaluation on a thread of its own: one second.
     pub const FULL: Limits =
-        Limits { time: Duration::from_secs(1), depth: 1_000, sequence: 1_000_000, result: 32 << 20 };
+        Limits { time: Duration::from_secs(1), depth: 1_000, sequence: 100_000, result: 8 << 20 };
 }
 
 /// Why an expression has no value.
@@ -422,7 +422,6 @@ mod tests {
             "($f := function() { $f() }; $f())",
             "($f := function($x) { $f($x + 1) + 1 }; $f(0))",
             "[1..9999999].($ * 2)",
-            "$parseInteger('٣3', '0')",
             "$fromMillis(0, '[,1]')",
         ];
         for source in runaway {
