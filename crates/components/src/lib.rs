@@ -1,1 +1,41 @@
-//! The components built into Flowline: one file each and one visible list
+//! The components built into Flowline: one file each and one visible list.
+//!
+//! A new operation is one file, one `mod` line and one line in [`catalog`]; its form, reference
+//! page, checks, metrics and retries derive from its spec.
+#![warn(missing_docs)]
+
+mod evaluated;
+mod log_write;
+mod timer_tick;
+mod transform_filter;
+mod transform_map;
+mod webhook_reply;
+
+use flowline_sdk::{Catalog, ComponentInfo, Emit, Message, Operation};
+
+/// Every component, in the order in which lists show them.
+pub const COMPONENTS: &[ComponentInfo] = &[
+    ComponentInfo { name: "webhook", summary: "Receives requests over HTTP and answers them." },
+    ComponentInfo { name: "timer", summary: "Begins an execution at intervals or at times of the clock." },
+    ComponentInfo { name: "http", summary: "Calls web services and asks them for what is new." },
+    ComponentInfo { name: "transform", summary: "Reshapes, filters, splits and gathers messages." },
+    ComponentInfo { name: "router", summary: "Sends messages along different ways." },
+    ComponentInfo { name: "email", summary: "Sends mail." },
+    ComponentInfo { name: "log", summary: "Writes into the step's log." },
+];
+
+/// Every operation there is.
+pub fn catalog() -> Catalog {
+    Catalog::new([
+        Operation::action(webhook_reply::ReplyToCaller),
+        Operation::polling(timer_tick::Tick),
+        Operation::action(transform_map::Map),
+        Operation::action(transform_filter::Filter),
+        Operation::action(log_write::Write),
+    ])
+}
+
+/// The input as an emit, for operations that let it through.
+fn pass_on(input: Message) -> Emit {
+    Emit::new(input.body).attachments(input.attachments)
+}

@@ -1,0 +1,105 @@
+//! `webhook.reply`: answers the caller of the webhook that began the execution.
+
+use std::collections::BTreeMap;
+
+use flowline_sdk::prelude::*;
+use reqwest::header::{HeaderName, HeaderValue};
+
+use crate::evaluated::present;
+
+/// Headers that say how the answer travels; the server writes them itself.
+const OF_THE_SERVER: [&str; 5] = ["connection", "content-length", "date", "transfer-encoding", "upgrade"];
+
+/// The answer.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReplyConfig {
+    /// HTTP status, 200 to 599.
+    #[serde(default = "ok")]
+    #[schemars(range(min = 200, max = 599))]
+    status: u16,
+    /// Headers of the answer.
+    #[serde(default)]
+    headers: BTreeMap<String, HeaderText>,
+    /// The body: a text is sent as `text/plain`, anything else as JSON. Without it, or where its
+    /// expression has no result, the answer has no body.
+    #[serde(default, deserialize_with = "present")]
+    body: Option<Value>,
+}
+
+fn ok() -> u16 {
+    200
+}
+
+/// The value of a header; expressions may give numbers and truth values.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum HeaderText {
+    Text(String),
+    Whole(i64),
+    Number(f64),
+    Flag(bool),
+}
+
+impl HeaderText {
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Whole(number) => number.to_string(),
+            Self::Number(number) => number.to_string(),
+            Self::Flag(flag) => flag.to_string(),
+        }
+    }
+}
+
+pub(crate) struct ReplyToCaller;
+
+impl Action for ReplyToCaller {
+    type Config = ReplyConfig;
+
+    fn spec() -> OperationSpec {
+        OperationSpec::action("webhook.reply", "Answer the caller", "Answers the caller of the flow's webhook.")
+            .description(
+                "The webhook must wait for it: give `webhook.receive` a `wait_for_reply`. The first answer counts; \
+                 whoever has stopped waiting was told that the message is accepted. The message itself is passed \
+                 on unchanged, so further steps can follow.",
+            )
+            .example("body: { id: \"{{ id }}\", accepted: true }")
+            .example("status: 201\nheaders: { location: \"/orders/{{ id }}\" }\nbody: \"created\"")
+    }
+
+    async fn run(&self, cx: &Context, config: ReplyConfig, input: Message) -> Result<Vec<Emit>, Fault> {
+        cx.reply(answer(config)?);
+        Ok(vec![crate::pass_on(input)])
+    }
+}
+
+fn answer(config: ReplyConfig) -> Result<Reply, Fault> {
+    let status = config.status;
+    if !(200..=599).contains(&status) {
+        return Err(Fault::reject("invalid_status", format!("a status is 200 to 599, not {status}")));
+    }
+    let mut headers = Vec::with_capacity(config.headers.len() + 1);
+    for (name, value) in config.headers {
+        headers.push(header(&name, value.into_text())?);
+    }
+    let (content_type, body) = match config.body {
+        None => return Ok(Reply { status, headers, body: Vec::new() }),
+        Some(Value::String(text)) => ("text/plain; charset=utf-8", text.into_bytes()),
+        Some(other) => ("application/json", other.to_string().into_bytes()),
+    };
+    if !headers.iter().any(|(name, _)| name == "content-type") {
+        headers.push(("content-type".to_owned(), content_type.to_owned()));
+    }
+    Ok(Reply { status, headers, body })
+}
+
+fn header(name: &str, value: String) -> Result<(String, String), Fault> {
+    let invalid = |why: &str| Fault::reject("invalid_header", format!("the header `{name}` {why}"));
+    let name = HeaderName::try_from(name).map_err(|_| invalid("has a name that HTTP does not allow"))?;
+    if OF_THE_SERVER.contains(&name.as_str()) {
+        return Err(invalid("is written by the server"));
+    }
+    HeaderValue::try_from(&value).map_err(|_| invalid("has a value that HTTP does not allow"))?;
+    Ok((name.as_str().to_owned(), value))
+}
