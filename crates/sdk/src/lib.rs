@@ -40,6 +40,7 @@ mod catalog;
 mod context;
 mod operation;
 mod request;
+pub mod testing;
 
 pub use attachments::{AttachmentError, Attachments, ByteStream};
 pub use catalog::{Catalog, ComponentInfo};
