@@ -7,7 +7,7 @@ use bytes::Bytes;
 use flowline_sdk::{Attachment, prelude::*};
 use reqwest::{Method, header::HeaderMap};
 use serde_json::Map;
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
 
 use crate::http::{
     answer::{Answer, Reading},
@@ -289,8 +289,9 @@ impl HttpRequestConfig {
 }
 
 fn text(body: &Value) -> Result<Bytes, Fault> {
-    let text = target::text_of(body)
-        .ok_or_else(|| Fault::reject("body_invalid", "`body_as: text` needs a text, but the body is a list or an object"))?;
+    let text = target::text_of(body).ok_or_else(|| {
+        Fault::reject("body_invalid", "`body_as: text` needs a text, but the body is a list or an object")
+    })?;
     Ok(text.into())
 }
 
@@ -323,5 +324,4 @@ that knows this header acts once even if the request has to be repeated.
 | 401, 403 with `auth` | the step pauses: the target does not accept the credential |
 | anything else | it becomes a dead letter |
 
-With `pagination` a list is read over all its pages and one message with all its items is emitted.
-";
+With `pagination` a list is read over all its pages and one message with all its items is emitted.";

@@ -4,11 +4,18 @@
 //! page, checks, metrics and retries derive from its spec.
 #![warn(missing_docs)]
 
+mod email_send;
 mod evaluated;
+mod http;
+mod http_poll;
+mod http_request;
 mod log_write;
+mod router_switch;
 mod timer_tick;
+mod transform_aggregate;
 mod transform_filter;
 mod transform_map;
+mod transform_split;
 mod webhook_reply;
 
 use flowline_sdk::{Catalog, ComponentInfo, Emit, Message, Operation};
@@ -29,8 +36,14 @@ pub fn catalog() -> Catalog {
     Catalog::new([
         Operation::action(webhook_reply::ReplyToCaller),
         Operation::polling(timer_tick::Tick),
+        Operation::action(http_request::HttpRequest::default()),
+        Operation::polling(http_poll::HttpPoll::default()),
+        Operation::action(email_send::EmailSend::default()),
         Operation::action(transform_map::Map),
         Operation::action(transform_filter::Filter),
+        Operation::action(transform_split::Split),
+        Operation::action(transform_aggregate::Aggregate),
+        Operation::action(router_switch::Switch),
         Operation::action(log_write::Write),
     ])
 }
@@ -38,4 +51,28 @@ pub fn catalog() -> Catalog {
 /// The input as an emit, for operations that let it through.
 fn pass_on(input: Message) -> Emit {
     Emit::new(input.body).attachments(input.attachments)
+}
+
+#[cfg(test)]
+mod tests {
+    use flowline_sdk::testing::conformance;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_operation_keeps_to_what_operations_keep_to() {
+        let complaints = conformance(&catalog()).await;
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+
+    #[test]
+    fn every_component_is_described() {
+        let catalog = catalog();
+        for spec in catalog.specs() {
+            assert!(COMPONENTS.iter().any(|component| component.name == spec.component()), "{}", spec.name);
+        }
+        for component in COMPONENTS {
+            assert!(catalog.specs().any(|spec| spec.component() == component.name), "{}", component.name);
+        }
+    }
 }
