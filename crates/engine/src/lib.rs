@@ -1,1 +1,42 @@
-//! What runs flows: workers, scheduler, reconciler, recorder
+//! What runs flows: workers, scheduler, reconciler, recorder.
+//!
+//! An [`Engine`] is a value; two of them in one process work. It is given a catalog of
+//! operations and never looks for one. Data flows one way: a request or a tick becomes messages
+//! ([`intake`], [`tick`]), workers take them from queue to queue ([`worker`]), the recorder
+//! reads what happened ([`recorder`]).
+#![warn(missing_docs)]
+
+mod attachments;
+mod attempt;
+mod engine;
+mod error;
+mod flows;
+mod gate;
+mod host;
+mod intake;
+mod janitor;
+mod meter;
+mod pace;
+mod prepare;
+mod reconciler;
+mod recorder;
+mod records;
+mod replies;
+mod secrets;
+mod settings;
+mod shared;
+mod status;
+mod store;
+mod tick;
+mod worker;
+
+pub use engine::{Applied, Engine};
+pub use error::{ApplyError, EngineError};
+pub use intake::Answer;
+pub use records::{Attempt, ExecutionDetail, Output, Records, StepRun};
+pub use secrets::Secrets;
+pub use settings::{Clock, Keep, Settings, system_clock};
+pub use status::{FlowStatus, StepState, StepStatus};
+pub use store::{Execution, ExecutionFilter, ExecutionStatus};
+
+use shared::Shared;

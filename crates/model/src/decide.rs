@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    Delivery, Emit, Enqueue, Event, EventKind, ExecutionId, Fault, FaultKind, Message, MessageId, OperationKind,
+    Delivery, Emit, Enqueue, Event, EventKind, ExecutionId, Fault, FaultKind, Lapse, Message, MessageId, OperationKind,
     QueueName, Recipient, Settlement, StateWrite, StepId, StepPlan, Timestamp, Verdict,
     expression::{Expression, ExpressionError, Limits, Scope},
     plan::{Ordering, Route, flow_variable},
@@ -47,6 +47,10 @@ pub struct Circumstances<'a> {
 const LONGEST_OUTPUT: usize = 16 * 1024;
 /// The most recorded outputs of one run.
 const MOST_OUTPUTS: usize = 8;
+
+/// The longest wait after a target was out of reach: probing spares the target already, and what
+/// waits is to go out soon after it is back.
+const LONGEST_OUTAGE_WAIT: Lapse = Lapse::seconds(15);
 
 /// The header that marks a message a step sent to itself.
 pub const REMINDER: &str = "flowline.reminder";
@@ -90,7 +94,11 @@ fn fail(delivery: &Delivery, fault: Fault, step: &StepPlan, circumstances: &Circ
     let verdict = match fault.kind {
         FaultKind::Unauthorized | FaultKind::Misconfigured => Verdict::Release,
         FaultKind::Retry if !exhausted(delivery, &fault, step, circumstances.now) => {
-            let wait = step.retry.wait(delivery.attempt, fault.after, circumstances.jitter);
+            let mut policy = step.retry;
+            if fault.outage {
+                policy.longest = policy.longest.min(LONGEST_OUTAGE_WAIT);
+            }
+            let wait = policy.wait(delivery.attempt, fault.after, circumstances.jitter);
             Verdict::Retry { at: circumstances.now + wait }
         }
         FaultKind::Retry | FaultKind::Reject => Verdict::DeadLetter { fault: fault.clone() },

@@ -1,0 +1,353 @@
+//! The worker: one loop runs every step of every kind. *lease → prepare → run → decide → settle*
+//!
+//! It never sleeps on a message, never drops one and never settles one twice: a lease ends in
+//! one settlement, or its time ends and the message returns to its queue.
+
+use std::{sync::Arc, time::Duration};
+
+use flowline_model::{
+    EventKind, Fault, FaultKind, Settlement, StepPlan, Timestamp, Verdict, decide,
+    decide::Circumstances,
+    expression::{ExpressionError, Limits},
+};
+use flowline_queue::{Lease, LeaseRequest, QueueError};
+use flowline_sdk::Operation;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Shared,
+    attempt::{Attempted, attempt},
+    gate::{Gate, Passage},
+    meter::Meter,
+    pace::Pace,
+    replies::Answered,
+};
+
+/// How long a lease lasts unless it is renewed.
+const LEASE: Duration = Duration::from_secs(60);
+/// How often the lease of a long attempt is renewed.
+const RENEWAL: Duration = Duration::from_secs(20);
+/// How long a worker waits for a message before it looks around.
+const WAIT: Duration = Duration::from_secs(60);
+/// Bytes of messages that a worker leases at once.
+const LEASED_BYTES: usize = 4 << 20;
+/// How often a worker looks whether the queues behind it have room again.
+const ROOM: Duration = Duration::from_millis(50);
+/// How often a settlement is tried again while the disk has no room.
+const UNSETTLED: Duration = Duration::from_millis(500);
+
+/// What runs one step.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) plan: Arc<StepPlan>,
+    pub(crate) version: u32,
+    pub(crate) operation: Operation,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) meter: Meter,
+    pub(crate) pace: Pace,
+}
+
+/// How many messages a step works on at the same time. A poll is never two at a time.
+fn concurrency(plan: &StepPlan) -> usize {
+    if plan.schedule.is_some() {
+        return 1;
+    }
+    let slots = plan.workers.get().saturating_mul(plan.prefetch.get());
+    usize::try_from(slots).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+}
+
+impl Worker {
+    /// Works until it is told to stop; then finishes what it has, or gives it back.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken, abort: CancellationToken) {
+        let slots = concurrency(&self.plan);
+        let permits = Arc::new(Semaphore::new(slots));
+        let running = TaskTracker::new();
+        while !stop.is_cancelled() {
+            let leased = tokio::select! {
+                () = stop.cancelled() => break,
+                leased = self.next(&permits, slots) => leased,
+            };
+            for (lease, permit) in leased {
+                let worker = Arc::clone(&self);
+                let abort = abort.clone();
+                running.spawn(async move {
+                    worker.process(lease, abort).await;
+                    drop(permit);
+                });
+            }
+        }
+        running.close();
+        running.wait().await;
+    }
+
+    /// The next messages to work on, each with its place among those under way.
+    async fn next(&self, permits: &Arc<Semaphore>, slots: usize) -> Vec<(Lease, OwnedSemaphorePermit)> {
+        let Some(first) = self.place(permits, slots).await else { return Vec::new() };
+        let single = self.gate.is_probing() || self.pace.is_limited();
+        let mut places = vec![first];
+        while !single && places.len() < slots.min(LARGEST_LEASE) {
+            let Ok(more) = Arc::clone(permits).try_acquire_owned() else { break };
+            places.push(more);
+        }
+        let request = LeaseRequest { messages: places.len(), bytes: LEASED_BYTES, duration: LEASE, wait: WAIT };
+        tokio::select! {
+            leased = self.shared.queue.lease(&self.plan.queue, request) => match leased {
+                Ok(leases) => leases.into_iter().zip(places).collect(),
+                Err(error) => {
+                    tracing::warn!(queue = %self.plan.queue, %error, "no message could be leased");
+                    tokio::time::sleep(UNSETTLED).await;
+                    Vec::new()
+                }
+            },
+            () = self.gate.changed() => Vec::new(),
+        }
+    }
+
+    /// Waits for a place; none means: look again.
+    async fn place(&self, permits: &Arc<Semaphore>, slots: usize) -> Option<OwnedSemaphorePermit> {
+        if self.plan.routes.iter().any(|route| self.is_full(route)) {
+            tokio::time::sleep(ROOM).await;
+            return None;
+        }
+        match self.gate.passage() {
+            Passage::Free => {
+                let place = Arc::clone(permits).acquire_owned().await.ok()?;
+                self.pace.next().await;
+                // The gate may have narrowed while all places were taken.
+                (self.gate.passage() == Passage::Free).then_some(place)
+            }
+            Passage::Probe if permits.available_permits() == slots => Arc::clone(permits).try_acquire_owned().ok(),
+            Passage::Probe => {
+                tokio::time::sleep(ROOM).await;
+                None
+            }
+            Passage::Wait(until) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
+                    () = self.gate.changed() => {}
+                }
+                None
+            }
+            Passage::Closed => {
+                self.gate.changed().await;
+                None
+            }
+        }
+    }
+
+    fn is_full(&self, route: &flowline_model::plan::Route) -> bool {
+        let flow = self.plan.queue.flow.clone();
+        self.shared.queue.is_full(&flowline_model::QueueName::new(flow, route.to.clone()))
+    }
+
+    /// Brings one lease to its end.
+    async fn process(&self, lease: Lease, abort: CancellationToken) {
+        let work = self.work(&lease);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                () = &mut work => return,
+                () = tokio::time::sleep(RENEWAL) => {
+                    if let Err(error) = self.shared.queue.renew(&lease, LEASE).await {
+                        tracing::warn!(queue = %self.plan.queue, %error, "a lease could not be renewed");
+                    }
+                }
+                () = abort.cancelled() => break,
+            }
+        }
+        let released = Settlement { verdict: Verdict::Release, emits: Vec::new(), state: Vec::new(), events: Vec::new() };
+        // If this fails the lease ends with the process, which is the same.
+        let _ = self.shared.queue.settle(&lease, released).await;
+    }
+
+    /// Attempts, decides and settles; a poll in as many rounds as it takes.
+    async fn work(&self, lease: &Lease) {
+        loop {
+            let started_at = self.shared.now();
+            self.meter.received.increment(1);
+            let step = self.step(lease).await;
+            let attempted = match &step {
+                Ok((step, operation)) => attempt(&self.shared, step, operation, lease).await,
+                Err(fault) => Attempted::failed(fault.clone()),
+            };
+            let step = step.as_ref().map_or(&self.plan, |(step, _)| step);
+            if !self.conclude(lease, step, attempted, started_at).await {
+                return;
+            }
+        }
+    }
+
+    /// The step as the message's version of the flow has it, and the operation it uses there.
+    async fn step(&self, lease: &Lease) -> Result<(Arc<StepPlan>, Operation), Fault> {
+        let version = lease.delivery.message.version;
+        // A tick is of no version: the trigger is what it is now.
+        if version == self.version || self.plan.schedule.is_some() {
+            return Ok((Arc::clone(&self.plan), self.operation.clone()));
+        }
+        let queue = &self.plan.queue;
+        let step = self.shared.flows.step(&self.shared.store, &queue.flow, version, &queue.step).await?;
+        let operation = self.shared.catalog.get(&step.operation).cloned().ok_or_else(|| {
+            Fault::misconfigured("no_operation", format!("there is no operation `{}`", step.operation))
+        })?;
+        Ok((step, operation))
+    }
+
+    /// Settles what came of an attempt; true if the delivery goes on.
+    async fn conclude(&self, lease: &Lease, step: &Arc<StepPlan>, attempted: Attempted, started_at: Timestamp) -> bool {
+        let Attempted { outcome, reply, emitted_before, beat } = attempted;
+        let outcome = outcome.map_err(|fault| self.scrubbed(fault));
+        let fault = outcome.as_ref().err().cloned();
+        let now = self.shared.now();
+        let circumstances = Circumstances {
+            started_at,
+            now,
+            jitter: rand::random(),
+            emitted_before,
+            vars: &self.shared.vars,
+            limits: Limits::BRIEF,
+        };
+        let mut settlement = match decide(&lease.delivery, outcome.clone(), step, &circumstances) {
+            Ok(settlement) => settlement,
+            Err(timeout) => self.decide_slowly(lease, outcome, step, &circumstances, timeout).await,
+        };
+        if matches!(settlement.verdict, Verdict::Done | Verdict::DeadLetter { .. }) {
+            settlement.emits.extend(beat.next);
+            settlement.state.extend(beat.state);
+        }
+        self.meter.took(now.since(started_at));
+        self.count(&settlement);
+        let verdict = settlement.verdict.clone();
+        let has_events = !settlement.events.is_empty();
+        if !self.settle(lease, settlement).await {
+            return false;
+        }
+        if has_events {
+            self.shared.news.notify_one();
+        }
+        self.tell(lease, fault, reply, &verdict).await;
+        verdict == Verdict::Continue
+    }
+
+    fn scrubbed(&self, fault: Fault) -> Fault {
+        Fault { message: self.shared.settings.secrets.scrub(fault.message), ..fault }
+    }
+
+    /// Decides again, with time, where it may block.
+    async fn decide_slowly(
+        &self,
+        lease: &Lease,
+        outcome: Result<decide::Outcome, Fault>,
+        step: &Arc<StepPlan>,
+        circumstances: &Circumstances<'_>,
+        timeout: ExpressionError,
+    ) -> Settlement {
+        let (delivery, step) = (lease.delivery.clone(), Arc::clone(step));
+        let shared = Arc::clone(&self.shared);
+        let Circumstances { started_at, now, jitter, emitted_before, .. } = *circumstances;
+        let decided = tokio::task::spawn_blocking(move || {
+            let vars = &shared.vars;
+            let full = Circumstances { started_at, now, jitter, emitted_before, vars, limits: Limits::FULL };
+            decide(&delivery, outcome, &step, &full).or_else(|error| {
+                let fault = Fault::reject("expression", format!("on the way to the next steps: {error}"));
+                decide(&delivery, Err(fault), &step, &full)
+            })
+        });
+        match decided.await {
+            Ok(Ok(settlement)) => settlement,
+            _ => {
+                let fault = Fault::retry("expression", timeout.to_string());
+                decide(&lease.delivery, Err(fault), &self.plan, circumstances).unwrap_or(Settlement {
+                    verdict: Verdict::Release,
+                    emits: Vec::new(),
+                    state: Vec::new(),
+                    events: Vec::new(),
+                })
+            }
+        }
+    }
+
+    fn count(&self, settlement: &Settlement) {
+        self.meter.emitted.increment(settlement.emits.len() as u64);
+        let kinds = |kind| settlement.events.iter().filter(|event| event.kind == kind).count() as u64;
+        self.meter.failed.increment(kinds(EventKind::DeadLettered));
+        self.meter.retried.increment(kinds(EventKind::Retried));
+    }
+
+    /// Makes a settlement durable, however long the disk has no room; false if the lease ended.
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> bool {
+        let mut troubled = false;
+        loop {
+            match self.shared.queue.settle(lease, settlement.clone()).await {
+                Ok(()) => return true,
+                Err(QueueError::Disk(error)) => {
+                    if !troubled {
+                        tracing::error!(queue = %self.plan.queue, %error, "waiting for the disk");
+                    }
+                    troubled = true;
+                    tokio::time::sleep(UNSETTLED).await;
+                }
+                Err(QueueError::LeaseEnded(_)) => {
+                    tracing::warn!(queue = %self.plan.queue, message = %lease.delivery.message.id, "the lease ended before its settlement; the message is delivered again");
+                    return false;
+                }
+                Err(error) => {
+                    tracing::error!(queue = %self.plan.queue, %error, "a settlement failed; the message is delivered again");
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who wants to know how it ended.
+    async fn tell(&self, lease: &Lease, fault: Option<Fault>, reply: Option<flowline_model::Reply>, verdict: &Verdict) {
+        let execution = lease.delivery.message.execution;
+        if let Some(reply) = reply.filter(|_| fault.is_none()) {
+            self.shared.replies.answer(execution, Answered::Reply(reply));
+        }
+        match fault {
+            None => self.gate.reached(),
+            Some(fault) => {
+                if matches!(verdict, Verdict::DeadLetter { .. }) {
+                    self.failed(lease, &fault);
+                }
+                self.consider(fault).await;
+            }
+        }
+    }
+
+    fn failed(&self, lease: &Lease, fault: &Fault) {
+        let message = lease.delivery.message.id;
+        tracing::warn!(queue = %self.plan.queue, %message, code = fault.code, "dead letter: {fault}");
+        let execution = lease.delivery.message.execution;
+        if self.shared.replies.awaited(execution) {
+            self.shared.replies.answer(execution, Answered::Failed { message, fault: fault.clone() });
+        }
+    }
+
+    /// What a fault means for the step as a whole.
+    async fn consider(&self, fault: Fault) {
+        let queue = &self.plan.queue;
+        match fault.kind {
+            FaultKind::Unauthorized | FaultKind::Misconfigured => {
+                if !self.gate.is_step_paused() {
+                    tracing::error!(%queue, code = fault.code, "the step pauses itself: {fault}");
+                    if let Err(error) = self.shared.store.pause_step(&queue.flow, &queue.step, Some(&fault)).await {
+                        tracing::warn!(%queue, %error, "that the step is paused could not be stored");
+                    }
+                    self.gate.pause(Some(fault));
+                }
+            }
+            FaultKind::Retry if fault.outage => {
+                if self.gate.missed() {
+                    tracing::warn!(%queue, code = fault.code, "the target is out of reach, probing: {fault}");
+                }
+            }
+            // The target answered, even if it did not like the message.
+            FaultKind::Retry | FaultKind::Reject => self.gate.reached(),
+        }
+    }
+}
+
+/// The most messages leased at once.
+const LARGEST_LEASE: usize = 256;
