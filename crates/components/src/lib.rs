@@ -16,6 +16,7 @@ mod transform_aggregate;
 mod transform_filter;
 mod transform_map;
 mod transform_split;
+mod webhook_receive;
 mod webhook_reply;
 
 use flowline_sdk::{Catalog, ComponentInfo, Emit, Message, Operation};
@@ -34,6 +35,7 @@ pub const COMPONENTS: &[ComponentInfo] = &[
 /// Every operation there is.
 pub fn catalog() -> Catalog {
     Catalog::new([
+        Operation::webhook(webhook_receive::Receive),
         Operation::action(webhook_reply::ReplyToCaller),
         Operation::polling(timer_tick::Tick),
         Operation::action(http_request::HttpRequest::default()),

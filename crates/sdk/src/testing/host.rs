@@ -26,14 +26,12 @@ use crate::{
 const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// A host in memory, with one step on it: `test/step`.
-#[derive(Default)]
 pub struct TestHost {
     memory: Mutex<Memory>,
 }
 
-#[derive(Default)]
 struct Memory {
-    elapsed: Duration,
+    now: Timestamp,
     messages: u64,
     state: BTreeMap<String, Value>,
     files: BTreeMap<String, Bytes>,
@@ -43,17 +41,19 @@ struct Memory {
 impl TestHost {
     /// A host that remembers nothing.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        let memory =
+            Memory { now: START, messages: 0, state: BTreeMap::new(), files: BTreeMap::new(), log: Vec::new() };
+        Arc::new(Self { memory: Mutex::new(memory) })
     }
 
     /// Lets time pass.
     pub fn advance(&self, time: Duration) {
-        self.with(|memory| memory.elapsed += time);
+        self.with(|memory| memory.now = memory.now + time);
     }
 
-    /// Sets the clock; it never stands before the start of 2026.
+    /// Sets the clock.
     pub fn set_now(&self, now: Timestamp) {
-        self.with(|memory| memory.elapsed = now.since(START));
+        self.with(|memory| memory.now = now);
     }
 
     /// A message of an execution of its own, with an id that no other has.
@@ -206,7 +206,7 @@ fn other_kind(operation: &Operation, expected: &str) -> Fault {
 #[async_trait]
 impl Host for TestHost {
     fn now(&self) -> Timestamp {
-        START + self.with(|memory| memory.elapsed)
+        self.with(|memory| memory.now)
     }
 
     async fn state(&self, _: &QueueName, key: &str) -> Result<Option<Value>, Fault> {
