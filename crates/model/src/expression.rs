@@ -1,12 +1,13 @@
 //! Expressions: JSONata, compiled once, evaluated within limits.
 //!
 //! An expression sees a message body as `$` and, where it names them, `$steps`, `$headers`,
-//! `$flow`, `$execution`, `$var` and `$secret`. Evaluation never panics, loops for ever or
-//! recurses without end: time, depth and length of sequences are limited.
+//! `$flow`, `$execution`, `$var` and `$secret`. Evaluation never panics, loops for ever, recurses
+//! without end or takes all memory: the engine limits time, depth and length of sequences between
+//! calls, and [`guard`] limits what one call may do.
 
 use std::{
     borrow::Cow,
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,12 +17,14 @@ use std::{
 };
 
 use jsonata_core::{
-    evaluator::{Context, Evaluator, EvaluatorOptions},
+    evaluator::{Context, Evaluator, EvaluatorError, EvaluatorOptions},
     value::JValue,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::guard;
 
 /// The longest source text of one expression, in bytes.
 pub const LONGEST_SOURCE: usize = 64 * 1024;
@@ -46,8 +49,7 @@ impl Limits {
     /// For evaluation on a thread that others wait for: a few milliseconds.
     pub const BRIEF: Limits = Limits { time: Duration::from_millis(5), ..Limits::FULL };
     /// For evaluation on a thread of its own: one second.
-    pub const FULL: Limits =
-        Limits { time: Duration::from_secs(1), depth: 1_000, sequence: 100_000, result: 8 << 20 };
+    pub const FULL: Limits = Limits { time: Duration::from_secs(1), depth: 1_000, sequence: 100_000, result: 8 << 20 };
 }
 
 /// Why an expression has no value.
@@ -62,8 +64,8 @@ pub enum ExpressionError {
     /// It used more time than it may.
     #[error("the expression took longer than {0:?}")]
     Timeout(Duration),
-    /// Its result is too large.
-    #[error("the expression's result is too large")]
+    /// Its result, or a value on the way to it, is too large.
+    #[error("the expression's result, or a value on the way to it, is too large")]
     TooLarge,
 }
 
@@ -125,8 +127,8 @@ impl Expression {
     /// The value for `scope`; none where the result is undefined.
     pub fn evaluate(&self, scope: &Scope<'_>, limits: Limits) -> Result<Option<Value>, ExpressionError> {
         let compiled = compiled(&self.source)?;
-        let result = guarded(|| compiled.evaluate(scope, limits))?;
-        guarded(|| to_json(&result, limits))
+        let result = caught(|| compiled.evaluate(scope, limits))?;
+        caught(|| to_json(&result, limits))
     }
 }
 
@@ -192,6 +194,8 @@ impl<'a> Scope<'a> {
 
 struct Compiled {
     expression: jsonata_core::Expression,
+    /// Whether guards were put into it.
+    guarded: bool,
     reads: Reads,
 }
 
@@ -203,26 +207,55 @@ impl Compiled {
             max_sequence_length: Some(limits.sequence),
             ..EvaluatorOptions::default()
         };
-        let result = if self.reads.variables.is_empty() {
+        let result = if self.reads.variables.is_empty() && !self.guarded {
             self.expression.evaluate_with_options(&scope.body, options)
         } else {
+            guard::begin();
+            NESTED.set(0);
             let mut context = Context::new();
             for name in &self.reads.variables {
                 if let Some(value) = scope.provided.get(name.as_str()) {
                     context.bind(name.clone(), to_jvalue(value));
                 }
             }
-            Evaluator::with_options(context, options).evaluate(self.expression.ast(), &scope.body)
+            self.walk(context, options, &scope.body)
         };
-        result.map_err(|error| evaluation_error(&error.to_string(), limits))
+        result.map_err(|error| evaluation_error(&error, limits))
+    }
+
+    /// Walks the tree: slower than its bytecode, but with variables and guards.
+    fn walk(&self, context: Context, options: EvaluatorOptions, input: &JValue) -> Result<JValue, EvaluatorError> {
+        let mut evaluator = Evaluator::with_options(context, options.clone());
+        if self.guarded {
+            guard::install(&mut evaluator, move |source, input| evaluate_nested(source, input, &options))?;
+        }
+        evaluator.evaluate(self.expression.ast(), input)
     }
 }
 
-fn evaluation_error(text: &str, limits: Limits) -> ExpressionError {
-    if text.contains("D1012") {
-        ExpressionError::Timeout(limits.time)
-    } else {
-        ExpressionError::Evaluation(text.to_owned())
+thread_local! {
+    /// How many `$eval` are within each other.
+    static NESTED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// What `$eval` gives: it sees its input, and none of the variables around it.
+fn evaluate_nested(source: &str, input: &JValue, options: &EvaluatorOptions) -> Result<JValue, EvaluatorError> {
+    const DEEPEST: usize = 4;
+    if NESTED.get() >= DEEPEST {
+        return Err(EvaluatorError::EvaluationError(format!("`$eval` nests deeper than {DEEPEST}")));
+    }
+    let compiled = compile(source).map_err(|error| EvaluatorError::EvaluationError(format!("in `$eval`: {error}")))?;
+    NESTED.set(NESTED.get() + 1);
+    let result = compiled.walk(Context::new(), options.clone(), input);
+    NESTED.set(NESTED.get() - 1);
+    result
+}
+
+fn evaluation_error(error: &EvaluatorError, limits: Limits) -> ExpressionError {
+    match error.code() {
+        Some("D1012") => ExpressionError::Timeout(limits.time),
+        Some(guard::TOO_LARGE) => ExpressionError::TooLarge,
+        _ => ExpressionError::Evaluation(error.message().to_owned()),
     }
 }
 
@@ -235,14 +268,7 @@ fn compiled(source: &str) -> Result<Rc<Compiled>, ExpressionError> {
     if let Some(found) = COMPILED.with_borrow(|cache| cache.get(source).cloned()) {
         return Ok(found);
     }
-    if source.len() > LONGEST_SOURCE {
-        return Err(ExpressionError::Syntax(format!("longer than {LONGEST_SOURCE} bytes")));
-    }
-    let expression = guarded(|| {
-        jsonata_core::Expression::compile(source).map_err(|error| ExpressionError::Syntax(error.to_string()))
-    })?;
-    let reads = reads(expression.ast());
-    let fresh = Rc::new(Compiled { expression, reads });
+    let fresh = Rc::new(compile(source)?);
     COMPILED.with_borrow_mut(|cache| {
         if cache.len() >= CACHED {
             cache.clear();
@@ -252,8 +278,23 @@ fn compiled(source: &str) -> Result<Rc<Compiled>, ExpressionError> {
     Ok(fresh)
 }
 
+fn compile(source: &str) -> Result<Compiled, ExpressionError> {
+    if source.len() > LONGEST_SOURCE {
+        return Err(ExpressionError::Syntax(format!("longer than {LONGEST_SOURCE} bytes")));
+    }
+    caught(|| {
+        let expression =
+            jsonata_core::Expression::compile(source).map_err(|error| ExpressionError::Syntax(error.to_string()))?;
+        let reads = reads(expression.ast());
+        let with_guards = guard::guarded(expression.ast()).map_err(ExpressionError::Syntax)?;
+        let guarded = with_guards.is_some();
+        let expression = with_guards.map_or(expression, jsonata_core::Expression::from_ast);
+        Ok(Compiled { expression, guarded, reads })
+    })
+}
+
 /// Runs the engine so that a bug in it (two are known) is an error and not a crash.
-fn guarded<T>(run: impl FnOnce() -> Result<T, ExpressionError>) -> Result<T, ExpressionError> {
+fn caught<T>(run: impl FnOnce() -> Result<T, ExpressionError>) -> Result<T, ExpressionError> {
     catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err(ExpressionError::Evaluation("the expression engine failed on this input".into())))
 }

@@ -14,6 +14,7 @@ pub mod expression;
 pub mod fault;
 pub mod flow;
 mod graph;
+mod guard;
 pub mod lapse;
 pub mod message;
 pub mod name;
