@@ -47,3 +47,26 @@ fn bounded(text: &str) -> String {
     }
     bounded
 }
+
+#[cfg(test)]
+mod tests {
+    use flowline_sdk::testing::TestHost;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_text_or_the_body_is_written_and_the_message_passes() {
+        for (config, expected) in [
+            (json!({}), vec!["{\"a\":1}".to_owned()]),
+            (json!({ "text": "one\ntwo" }), vec!["one".to_owned(), "two".to_owned()]),
+            (json!({ "text": [1, 2] }), vec!["[1,2]".to_owned()]),
+            (json!({ "text": "\u{1b}[31mred" }), vec!["\u{fffd}[31mred".to_owned()]),
+            (json!({ "text": "ä".repeat(LONGEST) }), vec!["ä".repeat(LONGEST / 2) + "…"]),
+        ] {
+            let host = TestHost::new();
+            let ran = host.run(&Operation::action(Write), config, host.message(json!({ "a": 1 }))).await.unwrap();
+            assert_eq!(ran.emits, [Emit::new(json!({ "a": 1 }))]);
+            assert_eq!(host.logged(), expected);
+        }
+    }
+}

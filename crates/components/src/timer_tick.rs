@@ -39,3 +39,23 @@ impl PollingTrigger for Tick {
         Ok(Polled { emits: vec![Emit::new(body)], ..Polled::default() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flowline_sdk::testing::TestHost;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tick_says_when_it_is_or_what_it_is_told() {
+        let host = TestHost::new();
+        for (config, expected) in [
+            (json!({}), json!({ "now": "2026-01-01T00:00:00.000Z" })),
+            (json!({ "body": [1] }), json!([1])),
+            (json!({ "body": null }), json!(null)),
+        ] {
+            let polled = host.poll(&Operation::polling(Tick), config, Some(Value::Null)).await.unwrap();
+            assert_eq!(polled, Polled { emits: vec![Emit::new(expected)], snapshot: Value::Null, more: false });
+        }
+    }
+}

@@ -34,3 +34,27 @@ impl Action for Filter {
         Ok(if passes { vec![crate::pass_on(input)] } else { Vec::new() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flowline_sdk::testing::TestHost;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_pass_unchanged_or_not_at_all() {
+        let host = TestHost::new();
+        let body = json!({ "a": 1 });
+        for (config, expected) in [
+            (json!({ "condition": true }), Ok(vec![Emit::new(body.clone())])),
+            (json!({ "condition": false }), Ok(vec![])),
+            (json!({ "condition": null }), Ok(vec![])),
+            (json!({}), Ok(vec![])),
+            (json!({ "condition": "true" }), Err((FaultKind::Reject, "not_a_condition".to_owned()))),
+            (json!({ "condition": 1 }), Err((FaultKind::Reject, "not_a_condition".to_owned()))),
+        ] {
+            let ran = host.run(&Operation::action(Filter), config.clone(), host.message(body.clone())).await;
+            assert_eq!(ran.map(|ran| ran.emits).map_err(|fault| (fault.kind, fault.code)), expected, "{config}");
+        }
+    }
+}

@@ -40,3 +40,27 @@ impl Action for Map {
         Ok(vec![Emit::new(body).attachments(input.attachments)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flowline_sdk::testing::TestHost;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_result_is_emitted_and_a_missing_one_rejects_the_message() {
+        let host = TestHost::new();
+        for (config, expected) in [
+            (json!({ "map": { "a": 1 } }), Ok(json!({ "a": 1 }))),
+            (json!({ "map": null }), Ok(json!(null))),
+            (json!({}), Err("nothing_mapped".to_owned())),
+        ] {
+            let mut input = host.message(json!({ "old": true }));
+            let file = Attachment { id: "1".into(), name: "a".into(), content_type: "text/plain".into(), size: 1 };
+            input.attachments = vec![file.clone()];
+            let ran = host.run(&Operation::action(Map), config, input).await;
+            let expected = expected.map(|body: Value| vec![Emit::new(body).attachments(vec![file])]);
+            assert_eq!(ran.map(|ran| ran.emits).map_err(|fault| fault.code), expected);
+        }
+    }
+}

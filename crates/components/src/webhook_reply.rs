@@ -103,3 +103,54 @@ fn header(name: &str, value: String) -> Result<(String, String), Fault> {
     HeaderValue::try_from(&value).map_err(|_| invalid("has a value that HTTP does not allow"))?;
     Ok((name.as_str().to_owned(), value))
 }
+
+#[cfg(test)]
+mod tests {
+    use flowline_sdk::testing::TestHost;
+
+    use super::*;
+
+    async fn reply(config: Value) -> Result<Reply, String> {
+        let host = TestHost::new();
+        let ran = host.run(&Operation::action(ReplyToCaller), config, host.message(json!({ "a": 1 }))).await;
+        let ran = ran.map_err(|fault| fault.code)?;
+        assert_eq!(ran.emits, [Emit::new(json!({ "a": 1 }))]);
+        Ok(ran.reply.unwrap())
+    }
+
+    fn expected(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Reply { status, headers, body: body.into() }
+    }
+
+    #[tokio::test]
+    async fn the_body_says_its_content_type() {
+        let text = [("content-type", "text/plain; charset=utf-8")];
+        let json = [("content-type", "application/json")];
+        for (config, answer) in [
+            (json!({}), expected(200, &[], "")),
+            (json!({ "status": 404, "body": "no" }), expected(404, &text, "no")),
+            (json!({ "body": { "b": [1] } }), expected(200, &json, "{\"b\":[1]}")),
+            (json!({ "body": null }), expected(200, &json, "null")),
+            (
+                json!({ "headers": { "Content-Type": "text/csv", "X-Count": 3 }, "body": "a;b" }),
+                expected(200, &[("content-type", "text/csv"), ("x-count", "3")], "a;b"),
+            ),
+        ] {
+            assert_eq!(reply(config.clone()).await, Ok(answer), "{config}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_http_does_not_allow_is_rejected() {
+        for (config, code) in [
+            (json!({ "status": 199 }), "invalid_status"),
+            (json!({ "status": 600 }), "invalid_status"),
+            (json!({ "headers": { "a b": "c" } }), "invalid_header"),
+            (json!({ "headers": { "x-a": "1\r\nset-cookie: b" } }), "invalid_header"),
+            (json!({ "headers": { "Content-Length": "5" } }), "invalid_header"),
+        ] {
+            assert_eq!(reply(config.clone()).await, Err(code.to_owned()), "{config}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Forms with files: fields go into the body, files are streamed into the attachment store.
 
+use bytes::Bytes;
 use flowline_sdk::{Attachment, ByteStream, prelude::*};
 use futures::{StreamExt, stream};
 use mime::Mime;
@@ -83,7 +84,10 @@ impl Form<'_> {
 
     /// Stores a file; none if no file was chosen in the form.
     async fn file(&mut self, mut field: Field<'static>, name: &str) -> Result<Option<Value>, Refusal> {
-        let first = field.chunk().await.map_err(|error| refusal(&error))?;
+        let mut first = field.chunk().await.map_err(|error| refusal(&error))?;
+        while first.as_ref().is_some_and(Bytes::is_empty) {
+            first = field.chunk().await.map_err(|error| refusal(&error))?;
+        }
         if first.is_none() && name.is_empty() {
             return Ok(None);
         }
