@@ -92,7 +92,7 @@ impl Action for EmailSend {
         let files = if config.attachments { input.attachments.as_slice() } else { &[] };
         let letter = letter::write(cx, &config, files).await?;
         let recipients: Vec<String> = letter.envelope().to().iter().map(ToString::to_string).collect();
-        self.mailers.send(&config.server, letter).await?;
+        self.mailers.send(&config.server, &letter).await?;
         let id = letter::message_id(cx);
         Ok(vec![Emit::new(json!({ "message_id": id, "recipients": recipients }))])
     }

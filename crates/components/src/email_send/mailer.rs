@@ -3,22 +3,23 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use flowline_sdk::{Fault, Lapse};
 use lettre::{
-    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    Message,
     transport::smtp::{
-        Error, PoolConfig,
-        authentication::Credentials,
-        client::{Tls, TlsParameters},
+        Error,
+        authentication::{Credentials, Mechanism},
+        client::{AsyncSmtpConnection, TlsParameters},
+        extension::ClientId,
     },
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use crate::http::tls;
 
@@ -44,7 +45,7 @@ pub(super) struct Server {
     /// The password.
     #[serde(default)]
     password: Option<String>,
-    /// How long the server may take for each answer.
+    /// How long the sending of one mail may take.
     #[serde(default = "half_a_minute")]
     timeout: Lapse,
 }
@@ -68,78 +69,70 @@ fn half_a_minute() -> Lapse {
 
 /// Servers whose connections are kept.
 const KEPT_SERVERS: usize = 64;
-/// Unused connections kept for each server, and for how long.
-const KEPT_CONNECTIONS: u32 = 16;
+/// Unused connections kept for each server.
+const KEPT_CONNECTIONS: usize = 16;
+/// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Connections to mail servers.
+/// Connections to mail servers that wait for the next mail.
+///
+/// The library's own pool is no choice here: it puts a connection back that a run was given up
+/// on in the middle of a conversation, and waits for ever for a server that says nothing.
 #[derive(Default)]
 pub(super) struct Mailers {
-    kept: Mutex<HashMap<Server, Arc<Mailer>>>,
+    kept: Mutex<HashMap<Server, Vec<Kept>>>,
+}
+
+struct Kept {
+    connection: AsyncSmtpConnection,
+    since: Instant,
 }
 
 impl Mailers {
     /// Sends a mail.
-    pub(super) async fn send(&self, server: &Server, letter: Message) -> Result<(), Fault> {
-        let mailer = self.mailer(server)?;
-        // A run that is given up must not leave a connection in the middle of a conversation to
-        // the next one: the sending ends on its own, within the server's time limit.
-        let sending = tokio::spawn(async move { mailer.send(letter).await });
-        match sending.await {
-            Ok(sent) => sent.map_err(|error| server.fault(&error)),
-            Err(error) => Err(Fault::retry("smtp_broken_off", format!("the sending broke off: {error}"))),
+    pub(super) async fn send(&self, server: &Server, letter: &Message) -> Result<(), Fault> {
+        match timeout(server.timeout.0, self.try_send(server, letter)).await {
+            Ok(sent) => sent,
+            Err(_) => Err(Fault::outage("smtp_timeout", format!("{}: not done in time", server.place()))),
         }
     }
 
-    fn mailer(&self, server: &Server) -> Result<Arc<Mailer>, Fault> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mailer) = kept.get(server) {
-            return Ok(mailer.clone());
-        }
-        if kept.len() >= KEPT_SERVERS {
-            kept.clear();
-        }
-        let mailer = Arc::new(Mailer::new(server)?);
-        kept.insert(server.clone(), mailer.clone());
-        Ok(mailer)
-    }
-}
-
-type Transport = AsyncSmtpTransport<Tokio1Executor>;
-
-/// The connections to one server.
-struct Mailer(Option<Transport>);
-
-impl Mailer {
-    fn new(server: &Server) -> Result<Self, Fault> {
-        let security = server.tls()?;
-        let mut builder = Transport::builder_dangerous(server.host.as_str())
-            .port(server.port())
-            .tls(security)
-            .timeout(Some(server.timeout.0))
-            .pool_config(PoolConfig::new().max_size(KEPT_CONNECTIONS).idle_timeout(IDLE));
-        if let Some(user) = &server.user {
-            let password = server.password.clone().unwrap_or_default();
-            builder = builder.credentials(Credentials::new(user.clone(), password));
-        }
-        Ok(Self(Some(builder.build())))
+    async fn try_send(&self, server: &Server, letter: &Message) -> Result<(), Fault> {
+        let mut connection = match self.waiting(server).await {
+            Some(connection) => connection,
+            None => server.connect().await?,
+        };
+        connection.send(letter.envelope(), &letter.formatted()).await.map_err(|error| server.fault(&error))?;
+        // Only a connection whose conversation came to its end is used again.
+        self.keep(server, connection);
+        Ok(())
     }
 
-    async fn send(&self, letter: Message) -> Result<(), Error> {
-        match &self.0 {
-            Some(transport) => transport.send(letter).await.map(drop),
-            None => Ok(()),
+    /// A connection that still answers.
+    async fn waiting(&self, server: &Server) -> Option<AsyncSmtpConnection> {
+        loop {
+            let kept = self.lock().get_mut(server)?.pop()?;
+            let mut connection = kept.connection;
+            if kept.since.elapsed() < IDLE && connection.test_connected().await {
+                return Some(connection);
+            }
         }
     }
-}
 
-impl Drop for Mailer {
-    /// Closing connections takes a runtime; without one the process is at its end, which closes
-    /// them too.
-    fn drop(&mut self) {
-        if Handle::try_current().is_err() {
-            std::mem::forget(self.0.take());
+    fn keep(&self, server: &Server, connection: AsyncSmtpConnection) {
+        let mut servers = self.lock();
+        if servers.len() >= KEPT_SERVERS && !servers.contains_key(server) {
+            servers.clear();
         }
+        let kept = servers.entry(server.clone()).or_default();
+        kept.retain(|kept| kept.since.elapsed() < IDLE);
+        if kept.len() < KEPT_CONNECTIONS {
+            kept.push(Kept { connection, since: Instant::now() });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Server, Vec<Kept>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,18 +145,43 @@ impl Server {
         })
     }
 
-    fn tls(&self) -> Result<Tls, Fault> {
-        if self.security == Security::None {
-            return if self.insecure || self.is_on_this_machine() {
-                Ok(Tls::None)
-            } else {
-                let text = format!("`security: none` would send mail to {} readable for others", self.host);
-                Err(Fault::misconfigured("smtp_insecure", format!("{text}; `insecure: true` allows it")))
-            };
+    fn place(&self) -> String {
+        format!("{}:{}", self.host, self.port())
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Fault> {
+        self.check()?;
+        let name = ClientId::default();
+        let at_once = if self.security == Security::Tls { Some(self.tls()?) } else { None };
+        let address = (self.host.as_str(), self.port());
+        let mut connection = AsyncSmtpConnection::connect_tokio1(address, None, &name, at_once, None)
+            .await
+            .map_err(|error| self.fault(&error))?;
+        if self.security == Security::Starttls {
+            connection.starttls(self.tls()?, &name).await.map_err(|error| self.fault(&error))?;
         }
-        let parameters = TlsParameters::new(self.host.clone())
-            .map_err(|error| Fault::misconfigured("smtp_tls", format!("TLS with {}: {error}", self.host)))?;
-        Ok(if self.security == Security::Tls { Tls::Wrapper(parameters) } else { Tls::Required(parameters) })
+        if let Some(user) = &self.user {
+            let credentials = Credentials::new(user.clone(), self.password.clone().unwrap_or_default());
+            connection
+                .auth(&[Mechanism::Plain, Mechanism::Login], &credentials)
+                .await
+                .map_err(|error| self.fault(&error))?;
+        }
+        Ok(connection)
+    }
+
+    /// Refuses what would be readable on the way, unless that is asked for.
+    fn check(&self) -> Result<(), Fault> {
+        if self.security != Security::None || self.insecure || self.is_on_this_machine() {
+            return Ok(());
+        }
+        let text = format!("`security: none` would send mail to {} readable for others", self.host);
+        Err(Fault::misconfigured("smtp_insecure", format!("{text}; `insecure: true` allows it")))
+    }
+
+    fn tls(&self) -> Result<TlsParameters, Fault> {
+        TlsParameters::new(self.host.clone())
+            .map_err(|error| Fault::misconfigured("smtp_tls", format!("TLS with {}: {error}", self.host)))
     }
 
     fn is_on_this_machine(&self) -> bool {
@@ -172,7 +190,7 @@ impl Server {
     }
 
     fn fault(&self, error: &Error) -> Fault {
-        let place = format!("{}:{}", self.host, self.port());
+        let place = self.place();
         if let Some(fault) = tls::fault(error, &place) {
             return fault;
         }

@@ -19,7 +19,7 @@ pub(crate) enum Pagination {
     Link,
     /// An expression gives the next page's address; it sees `status`, `headers` and `body` of the
     /// answer. The list ends where it gives nothing.
-    Next(Expression),
+    Next(#[schemars(description = "Gives the next page's address; sees `status`, `headers` and `body`.")] Expression),
     /// Pages have numbers. The list ends with an empty page.
     Page(PageNumbers),
     /// Items are counted. The list ends with a page that is not full.
