@@ -6,6 +6,11 @@
 //! step's state and writes its events. A lease that nobody settles ends and the message returns.
 #![warn(missing_docs)]
 
+pub mod conformance;
+pub mod embedded;
+
+pub use embedded::{EmbeddedOptions, EmbeddedQueue, EmbeddedStats};
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -1,0 +1,10 @@
+//! The embedded store keeps what every backend keeps.
+
+mod steered;
+
+use steered::Embedded;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_store_conforms() {
+    flowline_queue::conformance::conformance(|| async { Embedded::new() }).await;
+}
