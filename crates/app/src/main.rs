@@ -1,1 +1,33 @@
-fn main() {}
+//! The program `flowline`: reads the command line, runs one command, and says what went wrong.
+
+mod api;
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod failure;
+mod files;
+mod guard;
+mod inputs;
+mod intake;
+mod logging;
+mod lookup;
+mod problem_details;
+mod reference;
+mod render;
+mod secrets;
+mod server;
+mod table;
+mod watch;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match config::read_arguments().and_then(commands::run) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            failure.exit_code()
+        }
+    }
+}
