@@ -53,6 +53,7 @@ impl<'a> Checker<'a> {
             self.check_after(step, &resolved);
             self.check_schedule(step);
             self.check_reads(step, &graph);
+            self.check_on_error(step);
         }
         let trigger = trigger?;
         let steps = resolved.iter().map(|step| (step.step.id.value.clone(), self.step_plan(step, &resolved, &graph)));
@@ -94,6 +95,9 @@ impl<'a> Checker<'a> {
     }
 
     fn unknown_step(&mut self, id: &StepId, span: Span) {
+        if self.flow.unread.iter().any(|name| name == id.as_str()) {
+            return;
+        }
         let known: Vec<&str> = self.flow.steps.iter().map(|step| step.id.value.as_str()).collect();
         let problem = Problem::new(ProblemCode::UnknownStep, span, format!("there is no step `{id}`"));
         self.problems.push(problem.did_you_mean(id.as_str(), known));
@@ -121,7 +125,7 @@ impl<'a> Checker<'a> {
                     .hint("put the second trigger into a flow of its own"),
             );
         }
-        let all_known = resolved.len() == self.flow.steps.len();
+        let all_known = resolved.len() == self.flow.steps.len() && self.flow.unread.is_empty();
         if first.is_none() && all_known {
             let problem = Problem::new(ProblemCode::NoTrigger, self.flow.steps_span, "the flow has no trigger");
             let triggers = self.operations.values().filter(|spec| spec.is_trigger()).map(|spec| spec.name.as_str());
@@ -139,7 +143,8 @@ impl<'a> Checker<'a> {
         let entrances = entrances.chain(self.flow.on_error.iter().map(|step| &step.value));
         let entrances: BTreeSet<StepId> = entrances.cloned().collect();
         let has_trigger = entrances.iter().any(|id| self.flow.on_error.as_ref().is_none_or(|step| step.value != *id));
-        if has_trigger {
+        // A step that could not be read may be the trigger.
+        if has_trigger && self.flow.unread.is_empty() {
             graph.check(self.flow, &entrances, self.problems);
         }
     }
@@ -168,7 +173,11 @@ impl<'a> Checker<'a> {
         let names = output_names(earlier);
         let id = &after.value.step;
         match (&after.value.output, names) {
-            (None, Some(names)) if !names.is_empty() => {
+            (_, Some(names)) if names.is_empty() => {
+                let message = format!("`{id}` has no outputs: no step can come after it");
+                self.note(ProblemCode::UnknownOutput, after.span, message);
+            }
+            (None, Some(names)) => {
                 let message = format!("`{id}` has named outputs; say which");
                 let hint = names.iter().map(|name| format!("{id}.{name}")).collect::<Vec<_>>().join(", ");
                 self.problems.push(
@@ -178,7 +187,9 @@ impl<'a> Checker<'a> {
             (Some(output), Some(names)) if !names.contains(output) => {
                 let message = format!("`{id}` has no output `{output}`");
                 let problem = Problem::new(ProblemCode::UnknownOutput, after.span, message);
-                self.problems.push(problem.did_you_mean(output, names.iter().map(String::as_str)));
+                let whole: Vec<String> = names.iter().map(|name| format!("{id}.{name}")).collect();
+                let written = format!("{id}.{output}");
+                self.problems.push(problem.did_you_mean(&written, whole.iter().map(String::as_str)));
             }
             (Some(_), None) => {
                 let message = format!("`{id}` has only one output: write `after: {id}`");
@@ -210,9 +221,13 @@ impl<'a> Checker<'a> {
         let id = &resolved.step.id.value;
         let ancestors = graph.ancestors(id);
         for name in &resolved.reads.steps {
-            let span = place_of(&resolved.step.with, name).unwrap_or(resolved.step.id.span);
+            let span = place_of_read(resolved, name);
             match StepId::new(name) {
                 Ok(read) if ancestors.contains(&read) && read != *id => {}
+                Ok(read) if read == *id => {
+                    let message = format!("`$steps.{read}` is not known here: `{read}` cannot read its own output");
+                    self.note(ProblemCode::NotEarlier, span, message);
+                }
                 Ok(read) if self.step_named(&read).is_some() => {
                     let message = format!("`$steps.{read}` is not known here: `{read}` does not run before `{id}`");
                     self.note(ProblemCode::NotEarlier, span, message);
@@ -224,22 +239,32 @@ impl<'a> Checker<'a> {
         if resolved.spec.is_trigger() {
             let readable = ["var", "secret", "flow"];
             for name in resolved.reads.variables.iter().filter(|name| !readable.contains(&name.as_str())) {
-                let span = place_of(&resolved.step.with, name).unwrap_or(resolved.step.id.span);
+                let span = place_of_read(resolved, name);
                 let message = format!("a trigger has no `${name}`: no message has come yet");
                 self.note(ProblemCode::UnknownVariable, span, message);
             }
         }
-        if self.flow.on_error.as_ref().is_some_and(|step| step.value == *id) && !resolved.step.after.is_empty() {
-            let span = resolved.step.after[0].span;
+    }
+
+    /// The step for dead letters is an entrance of its own.
+    fn check_on_error(&mut self, resolved: &Resolved<'_>) {
+        let id = &resolved.step.id.value;
+        let Some(on_error) = self.flow.on_error.as_ref().filter(|step| step.value == *id) else { return };
+        if resolved.spec.is_trigger() {
+            let message = format!("`{id}` is the trigger: it cannot receive the dead letters");
+            self.note(ProblemCode::InvalidValue, on_error.span, message);
+        } else if let Some(after) = resolved.step.after.first() {
             let message = format!("`{id}` receives the dead letters: it cannot also come after other steps");
-            self.note(ProblemCode::InvalidValue, span, message);
+            self.note(ProblemCode::InvalidValue, after.span, message);
         }
     }
 
     fn step_plan(&self, resolved: &Resolved<'_>, all: &[Resolved<'_>], graph: &Graph) -> Arc<StepPlan> {
         let step = resolved.step;
         let id = &step.id.value;
-        let on_error = self.flow.on_error.as_ref().map(|step| step.value.clone()).filter(|target| target != id);
+        // What fails while it tells of a failure tells nobody: else one failure would go round for ever.
+        let on_error = self.flow.on_error.as_ref().map(|step| step.value.clone());
+        let on_error = on_error.filter(|target| target != id && !graph.descendants(target).contains(id));
         Arc::new(StepPlan {
             queue: QueueName::new(self.flow.name.clone(), id.clone()),
             operation: step.operation.value.clone(),
@@ -254,7 +279,7 @@ impl<'a> Checker<'a> {
             rate: step.rate,
             order: ordering(resolved),
             timeout: step.timeout.0,
-            schedule: step.schedule.as_ref().map(|schedule| schedule.value.clone()),
+            schedule: step.schedule.as_ref().and_then(|schedule| schedule.value.clone()),
             limit: step.limit,
             routes: routes(id, all, graph),
             on_error,
@@ -320,10 +345,20 @@ fn carried(step: &Resolved<'_>, all: &[Resolved<'_>], graph: &Graph) -> BTreeSet
     carried
 }
 
-/// The first text in a configuration that has a word in it.
+/// Where a step reads a name: in its configuration, in `when` or in `order`.
+fn place_of_read(resolved: &Resolved<'_>, name: &str) -> Span {
+    let step = resolved.step;
+    let when = step.when.as_ref().filter(|when| when.value.source().contains(name)).map(|when| when.span);
+    let order = step.order.as_ref().map(|order| order.span);
+    place_of(&step.with, name).or(when).or(order).unwrap_or(step.id.span)
+}
+
+/// The first expression in a configuration that has a word in it.
 fn place_of(node: &document::Node, word: &str) -> Option<Span> {
     match &node.content {
-        document::Content::Scalar(_) => node.as_str().filter(|text| text.contains(word)).map(|_| node.span),
+        document::Content::Scalar(_) => {
+            node.as_str().filter(|text| text.contains("{{") && text.contains(word)).map(|_| node.span)
+        }
         document::Content::List(items) => items.iter().find_map(|item| place_of(item, word)),
         document::Content::Map(entries) => entries.iter().find_map(|entry| place_of(&entry.value, word)),
     }

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use crate::{
     Expression, Lapse, OperationSpec, Size, Template,
-    document::{Content, Node},
+    document::{Content, Entry, Node},
     expression::bare,
+    flow::{bad_expression, unknown_variables},
     problem::{Problem, ProblemCode, Span, nearest},
 };
 
@@ -51,14 +52,21 @@ impl<'a> Compiler<'a, '_> {
     fn text(&mut self, text: &str, span: Span, schemas: &[&Value]) -> Template {
         let deferred = schemas.iter().any(|schema| schema.get("format").is_some_and(|format| format == "jsonata"));
         let compiled = if deferred {
-            Expression::compile(bare(text)).map(|_| Template::Constant(Value::String(text.to_owned())))
+            Expression::compile(bare(text))
+                .map(|expression| (expression.reads(), Template::Constant(Value::String(text.to_owned()))))
         } else {
-            Template::compile_text(text)
+            Template::compile_text(text).map(|template| (template.reads(), template))
         };
-        compiled.unwrap_or_else(|error| {
-            self.problems.push(Problem::new(ProblemCode::BadExpression, span, error.to_string()));
-            Template::Constant(Value::String(text.to_owned()))
-        })
+        match compiled {
+            Ok((reads, template)) => {
+                self.problems.extend(unknown_variables(&reads, span));
+                template
+            }
+            Err(error) => {
+                self.problems.push(bad_expression(&error, span));
+                Template::Constant(Value::String(text.to_owned()))
+            }
+        }
     }
 
     /// Follows references and alternatives to every schema that may describe a part.
@@ -166,15 +174,30 @@ fn report(error: &ValidationError<'_>, with: &Node, problems: &mut Vec<Problem>)
     if is_excused(error, with) {
         return;
     }
-    if let Some(context) = alternatives(error)
-        && let Some(branch) = most_likely(context, with)
-    {
-        branch.iter().for_each(|inner| report(inner, with, problems));
-        return;
-    }
     let node = place(error, with);
     let path = error.instance_path().to_string().trim_start_matches('/').replace('/', ".");
     let field = if path.is_empty() { "`with`".to_owned() } else { format!("`{path}`") };
+    if let Some(context) = alternatives(error) {
+        let mut choices = Vec::new();
+        collect_choices(context, with, node.span, &mut choices);
+        if let Content::Scalar(value) = &node.content
+            && !choices.is_empty()
+        {
+            let problem = not_a_choice(&field, node.span, value, &choices);
+            let other = context.iter().flatten().any(|error| matches!(error.kind(), ValidationErrorKind::Type { .. }));
+            // Where it could also be a map or a list, the choices are not all.
+            problems.push(if other {
+                Problem { hint: problem.hint.filter(|hint| hint.starts_with("did")), ..problem }
+            } else {
+                problem
+            });
+            return;
+        }
+        if let Some(branch) = most_likely(context, with) {
+            branch.iter().for_each(|inner| report(inner, with, problems));
+            return;
+        }
+    }
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             for key in unexpected {
@@ -184,16 +207,61 @@ fn report(error: &ValidationError<'_>, with: &Node, problems: &mut Vec<Problem>)
         }
         ValidationErrorKind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
-            problems.push(Problem::new(ProblemCode::MissingField, node.span, format!("{field} needs `{name}`")));
+            // One that is there, mistyped, is told as an unknown key.
+            let mistyped = |entry: &Entry| nearest(&entry.key, &[name]).is_some();
+            if !node.entries().iter().any(mistyped) {
+                problems.push(Problem::new(ProblemCode::MissingField, node.span, format!("{field} needs `{name}`")));
+            }
         }
         ValidationErrorKind::Type { kind } => {
             let message = format!("{field} is {}, not {}", expected(&format!("{kind:?}")), node.kind());
             problems.push(Problem::new(ProblemCode::WrongType, node.span, message));
         }
-        _ => {
-            let message = format!("{field}: {error}");
-            problems.push(Problem::new(ProblemCode::InvalidValue, node.span, message));
+        _ => problems.push(invalid(error, &field, node)),
+    }
+}
+
+/// A value of the right type that is not allowed.
+fn invalid(error: &ValidationError<'_>, field: &str, node: &Node) -> Problem {
+    let mut choices = Vec::new();
+    collect_choice(error, &mut choices);
+    if let (Content::Scalar(value), false) = (&node.content, choices.is_empty()) {
+        return not_a_choice(field, node.span, value, &choices);
+    }
+    let text = node.as_str().unwrap_or_default();
+    let reason = match error.kind() {
+        ValidationErrorKind::Format { format } if format == "lapse" => {
+            text.parse::<Lapse>().err().map(|e| e.to_string())
         }
+        ValidationErrorKind::Format { format } if format == "size" => text.parse::<Size>().err().map(|e| e.to_string()),
+        _ => None,
+    };
+    let message = format!("{field}: {}", reason.unwrap_or_else(|| error.to_string()));
+    Problem::new(ProblemCode::InvalidValue, node.span, message)
+}
+
+fn not_a_choice(field: &str, span: Span, value: &Value, choices: &[String]) -> Problem {
+    let written = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let problem = Problem::new(ProblemCode::InvalidValue, span, format!("{field} cannot be `{written}`"));
+    problem.did_you_mean(&written, choices.iter().map(String::as_str))
+}
+
+/// The values that alternatives allow at the place of one part.
+fn collect_choices(context: &[Vec<ValidationError<'static>>], with: &Node, span: Span, choices: &mut Vec<String>) {
+    for error in context.iter().flatten().filter(|error| place(error, with).span == span) {
+        collect_choice(error, choices);
+        if let Some(inner) = alternatives(error) {
+            collect_choices(inner, with, span, choices);
+        }
+    }
+}
+
+fn collect_choice(error: &ValidationError<'_>, choices: &mut Vec<String>) {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match error.kind() {
+        ValidationErrorKind::Constant { expected_value } => choices.push(text(expected_value)),
+        ValidationErrorKind::Enum { options } => choices.extend(options.as_array().into_iter().flatten().map(text)),
+        _ => {}
     }
 }
 

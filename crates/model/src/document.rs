@@ -195,6 +195,8 @@ impl Builder {
             let message = format!("the document is nested deeper than {DEEPEST} levels");
             return Err(Problem::new(ProblemCode::TooLarge, span, message));
         }
+        // Of a list or a map only the beginning is shown.
+        let span = Span { length: 1, ..span };
         self.open.push(Open { node: Node { content, span }, anchor, key: None });
         Ok(())
     }

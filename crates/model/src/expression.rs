@@ -84,6 +84,8 @@ pub struct Reads {
     pub dynamic: BTreeSet<String>,
     /// Which of the provided variables it names at all.
     pub variables: BTreeSet<String>,
+    /// Variables and functions that it names, and that nobody provides.
+    pub unknown: BTreeSet<String>,
 }
 
 impl Reads {
@@ -95,8 +97,21 @@ impl Reads {
         self.secrets.extend(other.secrets.iter().cloned());
         self.dynamic.extend(other.dynamic.iter().cloned());
         self.variables.extend(other.variables.iter().cloned());
+        self.unknown.extend(other.unknown.iter().cloned());
     }
 }
+
+/// The functions of JSONata.
+#[rustfmt::skip]
+pub const BUILTINS: [&str; 64] = [
+    "string", "length", "substring", "substringBefore", "substringAfter", "uppercase", "lowercase", "trim", "pad",
+    "contains", "split", "join", "match", "replace", "eval", "base64encode", "base64decode", "encodeUrlComponent",
+    "encodeUrl", "decodeUrlComponent", "decodeUrl", "number", "abs", "floor", "ceil", "round", "power", "sqrt",
+    "random", "formatNumber", "formatBase", "formatInteger", "parseInteger", "sum", "max", "min", "average",
+    "boolean", "not", "exists", "count", "append", "sort", "reverse", "shuffle", "distinct", "zip", "keys", "lookup",
+    "spread", "merge", "sift", "each", "error", "assert", "type", "map", "filter", "reduce", "single", "now",
+    "millis", "fromMillis", "toMillis",
+];
 
 /// The names that Flowline provides to expressions.
 pub const PROVIDED: [&str; 6] = ["steps", "headers", "flow", "execution", "var", "secret"];
@@ -360,8 +375,45 @@ fn reads(ast: &jsonata_core::ast::AstNode) -> Reads {
     let mut reads = Reads::default();
     if let Ok(tree) = serde_json::to_value(ast) {
         collect_reads(&tree, &mut reads);
+        let mut names = Names::default();
+        names.collect(&tree);
+        let known = |name: &&str| PROVIDED.contains(name) || BUILTINS.contains(name) || names.bound.contains(name);
+        reads.unknown = names.used.iter().filter(|name| !known(name)).map(|name| (*name).to_owned()).collect();
     }
     reads
+}
+
+/// The variables and functions of an expression, wherever in it they stand.
+#[derive(Default)]
+struct Names<'a> {
+    used: BTreeSet<&'a str>,
+    bound: BTreeSet<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn collect(&mut self, tree: &'a Value) {
+        let Value::Object(node) = tree else {
+            tree.as_array().into_iter().flatten().for_each(|item| self.collect(item));
+            return;
+        };
+        for (key, child) in node {
+            match (key.as_str(), child) {
+                ("Variable", Value::String(name)) if !name.is_empty() => drop(self.used.insert(name)),
+                ("focus" | "index_var" | "Index", Value::String(name)) => drop(self.bound.insert(name)),
+                ("params", Value::Array(names)) => {
+                    self.bound.extend(names.iter().filter_map(Value::as_str).map(|name| name.trim_start_matches('$')));
+                }
+                ("Function", function) if function["is_builtin"] == true => {
+                    self.used.extend(function["name"].as_str());
+                }
+                ("Binary", binary) if binary["op"] == "ColonEqual" => {
+                    self.bound.extend(binary["lhs"]["Variable"].as_str());
+                }
+                _ => {}
+            }
+            self.collect(child);
+        }
+    }
 }
 
 fn collect_reads(tree: &Value, reads: &mut Reads) {

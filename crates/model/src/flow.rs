@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::{
     Expression, FlowName, Lapse, Misfire, Rate, RetryPolicy, Schedule, Size, StepId,
     document::{Content, Entry, Node},
-    expression::bare,
-    problem::{Problem, ProblemCode, Span},
+    expression::{BUILTINS, ExpressionError, PROVIDED, Reads, bare},
+    problem::{Problem, ProblemCode, Span, nearest},
 };
 
 /// The most steps of one flow.
@@ -35,6 +35,8 @@ pub struct Flow {
     pub description: String,
     /// Its steps, in the order of the document.
     pub steps: Vec<Step>,
+    /// The names of steps that could not be read: what they would have been is not known.
+    pub unread: Vec<String>,
     /// The step that receives every dead letter.
     pub on_error: Option<Placed<StepId>>,
     /// Where `steps` stands.
@@ -68,8 +70,8 @@ pub struct Step {
     pub order: Option<Placed<Order>>,
     /// How long one attempt may take.
     pub timeout: Lapse,
-    /// When a polling trigger is due.
-    pub schedule: Option<Placed<Schedule>>,
+    /// When a polling trigger is due; none within if what is written is no schedule.
+    pub schedule: Option<Placed<Option<Schedule>>>,
     /// How much its queue may hold.
     pub limit: QueueLimit,
 }
@@ -108,8 +110,20 @@ pub const DEFAULT_TIMEOUT: Lapse = Lapse::seconds(300);
 
 const FLOW_KEYS: [&str; 4] = ["name", "description", "steps", "on_error"];
 const STEP_KEYS: [&str; 14] = [
-    "use", "title", "after", "when", "with", "retry", "workers", "prefetch", "rate", "order", "timeout", "schedule",
-    "limit", "description",
+    "use",
+    "title",
+    "after",
+    "when",
+    "with",
+    "retry",
+    "workers",
+    "prefetch",
+    "rate",
+    "order",
+    "timeout",
+    "schedule",
+    "limit",
+    "description",
 ];
 
 impl Flow {
@@ -124,25 +138,29 @@ impl Flow {
             Some(Placed { value, span: entry.value.span })
         });
         let steps_entry = reader.required("steps")?;
-        let steps = read_steps(&steps_entry.value, problems);
-        Some(Flow { name: name?, description, steps, on_error, steps_span: steps_entry.key_span })
+        let steps = read_steps(&steps_entry.value, problems)?;
+        let read = |entry: &&Entry| !steps.iter().any(|step| step.id.value.as_str() == entry.key);
+        let unread = steps_entry.value.entries().iter().filter(read).map(|entry| entry.key.clone()).collect();
+        // Without a name it is still looked at as a whole: its problems are to be found in one pass.
+        let name = name.or_else(|| FlowName::new("unnamed").ok())?;
+        Some(Flow { name, description, steps, unread, on_error, steps_span: steps_entry.key_span })
     }
 }
 
-fn read_steps(node: &Node, problems: &mut Vec<Problem>) -> Vec<Step> {
+fn read_steps(node: &Node, problems: &mut Vec<Problem>) -> Option<Vec<Step>> {
     let Content::Map(entries) = &node.content else {
         problems.push(
             Problem::new(ProblemCode::WrongType, node.span, format!("`steps` is a map of steps, not {}", node.kind()))
                 .hint("write `steps:` and below it, indented, a name for each step"),
         );
-        return Vec::new();
+        return None;
     };
     if entries.len() > MOST_STEPS {
         let message = format!("a flow has at most {MOST_STEPS} steps");
         problems.push(Problem::new(ProblemCode::TooLarge, node.span, message));
-        return Vec::new();
+        return None;
     }
-    entries.iter().filter_map(|entry| read_step(entry, problems)).collect()
+    Some(entries.iter().filter_map(|entry| read_step(entry, problems)).collect())
 }
 
 fn read_step(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Step> {
@@ -278,9 +296,16 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 
     fn compiled(&mut self, text: &str, span: Span) -> Option<Expression> {
-        Expression::compile(bare(text))
-            .map_err(|error| self.note(ProblemCode::BadExpression, span, error.to_string()))
-            .ok()
+        match Expression::compile(bare(text)) {
+            Ok(expression) => {
+                self.problems.extend(unknown_variables(&expression.reads(), span));
+                Some(expression)
+            }
+            Err(error) => {
+                self.problems.push(bad_expression(&error, span));
+                None
+            }
+        }
     }
 
     fn expression(&mut self, key: &str) -> Option<Placed<Expression>> {
@@ -313,7 +338,11 @@ impl<'a, 'p> Reader<'a, 'p> {
             let (step, output) = text.split_once('.').map_or((text, None), |(step, output)| (step, Some(output)));
             match StepId::new(step) {
                 Ok(step) => {
-                    found.push(Placed { value: After { step, output: output.map(str::to_owned) }, span: node.span });
+                    let value = After { step, output: output.map(str::to_owned) };
+                    if found.iter().any(|placed: &Placed<After>| placed.value == value) {
+                        self.note(ProblemCode::InvalidValue, node.span, format!("`{text}` stands twice in `after`"));
+                    }
+                    found.push(Placed { value, span: node.span });
                 }
                 Err(error) => self.note(ProblemCode::InvalidName, node.span, error.to_string()),
             }
@@ -376,29 +405,32 @@ impl<'a, 'p> Reader<'a, 'p> {
         limit
     }
 
-    fn schedule(&mut self) -> Option<Placed<Schedule>> {
+    fn schedule(&mut self) -> Option<Placed<Option<Schedule>>> {
         let entry = self.get("schedule")?;
         let span = entry.key_span;
-        let mut inner = Reader::new(&entry.value, "`schedule`", self.problems)?;
-        inner.known(&["every", "cron", "time_zone", "misfire"]);
-        let misfire = inner.misfire();
-        let every = inner.lapse("every");
-        let cron = inner.text("cron");
-        let zone = inner.text("time_zone");
-        let schedule = match (every, cron) {
-            (Some(every), None) => Schedule::every(every, misfire),
-            (None, Some(cron)) => Schedule::cron(&cron, zone.as_deref().unwrap_or("UTC"), misfire),
-            (None, None) if inner.get("every").is_some() || inner.get("cron").is_some() => return None,
+        let value = Reader::new(&entry.value, "`schedule`", self.problems).and_then(|mut inner| inner.times(span));
+        Some(Placed { value, span })
+    }
+
+    /// The times of a schedule: this reader reads its map.
+    fn times(&mut self, span: Span) -> Option<Schedule> {
+        self.known(&["every", "cron", "time_zone", "misfire"]);
+        let misfire = self.misfire();
+        let zone = self.text("time_zone");
+        let (entry, schedule) = match (self.get("every"), self.get("cron")) {
+            (Some(every), None) => (every, Schedule::every(self.lapse("every")?, misfire)),
+            (None, Some(cron)) => {
+                (cron, Schedule::cron(&self.text("cron")?, zone.as_deref().unwrap_or("UTC"), misfire))
+            }
             _ => {
-                let message = "a schedule has either `every` or `cron`".to_owned();
-                inner.note(ProblemCode::BadSchedule, span, message);
+                self.problems.push(
+                    Problem::new(ProblemCode::BadSchedule, span, "a schedule has either `every` or `cron`")
+                        .hint("write for example `every: 5m` or `cron: \"0 8 * * *\"`"),
+                );
                 return None;
             }
         };
-        schedule
-            .map(|value| Placed { value, span })
-            .map_err(|error| inner.note(ProblemCode::BadSchedule, entry.value.span, error.to_string()))
-            .ok()
+        schedule.map_err(|error| self.note(ProblemCode::BadSchedule, entry.value.span, error.to_string())).ok()
     }
 
     fn misfire(&mut self) -> Misfire {
@@ -409,4 +441,22 @@ impl<'a, 'p> Reader<'a, 'p> {
             Misfire::default()
         })
     }
+}
+
+/// What is said of an expression that does not compile.
+pub(crate) fn bad_expression(error: &ExpressionError, span: Span) -> Problem {
+    let message = format!("this is not an expression: {error}");
+    Problem::new(ProblemCode::BadExpression, span, message)
+}
+
+/// What is said of variables and functions that an expression names and nobody provides.
+pub(crate) fn unknown_variables(reads: &Reads, span: Span) -> Vec<Problem> {
+    let problem = |name: &String| {
+        let message = format!("there is no variable or function `${name}`");
+        let known = PROVIDED.into_iter().chain(BUILTINS).collect::<Vec<_>>();
+        let near = nearest(name, &known).map(|near| format!("did you mean `${near}`?"));
+        let other = || format!("expressions see {}", PROVIDED.map(|name| format!("`${name}`")).join(", "));
+        Problem::new(ProblemCode::UnknownVariable, span, message).hint(near.unwrap_or_else(other))
+    };
+    reads.unknown.iter().map(problem).collect()
 }

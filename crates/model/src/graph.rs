@@ -63,11 +63,14 @@ impl Graph {
             let descendants = self.descendants(id);
             if descendants.contains(id) && !circled.contains(id) {
                 let circle: BTreeSet<_> = descendants.intersection(&self.ancestors(id)).cloned().collect();
-                let names = circle.iter().map(StepId::as_str).collect::<Vec<_>>().join(", ");
-                let message = format!("these steps come after each other in a circle: {names}");
-                problems.push(
-                    Problem::new(ProblemCode::Cycle, step.id.span, message).hint("take one of the `after` away"),
-                );
+                let message = if circle.len() == 1 {
+                    format!("`{id}` comes after itself")
+                } else {
+                    let names = circle.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                    format!("these steps come after each other in a circle: {names}")
+                };
+                let problem = Problem::new(ProblemCode::Cycle, step.id.span, message);
+                problems.push(problem.hint("take one of them out of the `after` that closes the circle"));
                 circled.extend(circle);
             }
         }

@@ -23,12 +23,7 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self {
-            first: Lapse::seconds(1),
-            factor: 2.0,
-            longest: Lapse::seconds(3_600),
-            horizon: Lapse::seconds(86_400),
-        }
+        Self { first: Lapse::seconds(1), factor: 2.0, longest: Lapse::seconds(3_600), horizon: Lapse::seconds(86_400) }
     }
 }
 
@@ -41,9 +36,11 @@ impl RetryPolicy {
     pub fn wait(&self, attempt: u32, asked: Option<Duration>, jitter: f64) -> Duration {
         let longest = self.longest.0.as_secs_f64();
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        let full = (self.first.0.as_secs_f64() * self.factor.max(1.0).powi(exponent)).min(longest);
+        // Not infinity, of which nothing would be no number.
+        let growth = self.factor.max(1.0).powi(exponent).min(f64::MAX);
+        let full = (self.first.0.as_secs_f64() * growth).min(longest);
         let jittered = full * (0.5 + 0.5 * jitter.clamp(0.0, 1.0));
-        Duration::from_secs_f64(jittered).max(asked.unwrap_or_default())
+        Duration::try_from_secs_f64(jittered).unwrap_or(self.longest.0).max(asked.unwrap_or_default())
     }
 
     /// Whether it is too late for another attempt.
@@ -62,6 +59,15 @@ mod tests {
         let seconds = |attempt| policy.wait(attempt, None, 1.0).as_secs();
         assert_eq!([1, 2, 3, 4, 12, 13, 1_000_000].map(seconds), [1, 2, 4, 8, 2048, 3600, 3600]);
         assert_eq!(policy.wait(3, None, 0.0), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn extreme_policies_have_a_wait() {
+        let at_once = RetryPolicy { first: Lapse::seconds(0), ..RetryPolicy::default() };
+        assert_eq!(at_once.wait(100_000, None, 1.0), Duration::ZERO);
+        let ages = Lapse(Duration::MAX);
+        let patient = RetryPolicy { first: ages, longest: ages, ..RetryPolicy::default() };
+        assert_eq!(patient.wait(3, None, 1.0), Duration::MAX);
     }
 
     #[test]

@@ -67,7 +67,11 @@ impl Schedule {
         let zone: Tz = zone.parse().map_err(|_| {
             InvalidSchedule(format!("`{zone}` is not a time zone: write for example `Europe/Berlin` or `UTC`"))
         })?;
-        Ok(Self { times: Times::Cron { pattern: Arc::new(cron), zone, text: pattern.into() }, misfire })
+        let schedule = Self { times: Times::Cron { pattern: Arc::new(cron), zone, text: pattern.into() }, misfire };
+        if schedule.after(Timestamp::default()).is_none() {
+            return Err(InvalidSchedule(format!("`{pattern}` is never due: there is no such day")));
+        }
+        Ok(schedule)
     }
 
     /// Describes when it is due: two schedules with the same identity have the same times.
