@@ -17,7 +17,7 @@ pub(crate) struct SwitchConfig {
     /// The routes: name of the output and the condition for it, an expression that is true or
     /// false. They are looked at in this order.
     #[serde(default)]
-    #[schemars(required, with = "BTreeMap<String, bool>", extend("minProperties" = 1))]
+    #[schemars(!default, with = "BTreeMap<String, bool>", extend("minProperties" = 1))]
     routes: Map<String, Value>,
     /// Whether a message goes along the first route whose condition holds, or along all of them.
     #[serde(default)]
@@ -25,7 +25,7 @@ pub(crate) struct SwitchConfig {
 }
 
 /// How many routes one message may take.
-#[derive(Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Mode {
     /// The first whose condition holds.

@@ -10,7 +10,7 @@ use crate::evaluated::{holds, present};
 pub(crate) struct FilterConfig {
     /// Whether the message passes: an expression that is true or false. No result counts as false.
     #[serde(default, deserialize_with = "present")]
-    #[schemars(required, with = "bool")]
+    #[schemars(!default, with = "bool")]
     condition: Option<Value>,
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct MapConfig {
     /// The new body: a map of any depth with expressions in it, or one expression. Fields whose
     /// expression has no result are left out.
     #[serde(default, deserialize_with = "present")]
-    #[schemars(required, with = "Value")]
+    #[schemars(!default, with = "Value")]
     map: Option<Value>,
 }
 

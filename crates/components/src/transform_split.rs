@@ -11,7 +11,7 @@ const MOST_ITEMS: usize = 100_000;
 pub(crate) struct SplitConfig {
     /// The list. A single value counts as a list of one; no result as an empty list.
     #[serde(default)]
-    #[schemars(required, with = "Value")]
+    #[schemars(!default, with = "Value")]
     items: Option<Value>,
     /// The most items: a message with more of them is rejected.
     #[serde(default = "ten_thousand")]
@@ -36,7 +36,7 @@ impl Action for Split {
                  selects a single item gives that item and not a list, so a single value counts as a list of one.",
             )
             .example("items: \"{{ lines }}\"")
-            .example("items: \"{{ orders.{ 'order': $, 'customer': %.customer } }}\"\nmax: 500")
+            .example("items: \"{{ lines[quantity > 0] }}\"\nmax: 500")
     }
 
     async fn run(&self, _: &Context, config: SplitConfig, input: Message) -> Result<Vec<Emit>, Fault> {

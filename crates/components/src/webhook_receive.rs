@@ -45,7 +45,7 @@ pub(crate) struct ReceiveConfig {
     #[serde(default = "only_post")]
     #[schemars(extend("minItems" = 1))]
     methods: Vec<Method>,
-    /// How callers prove who they are.
+    /// How callers prove who they are; anybody may call unless said.
     #[serde(default)]
     verify: Verify,
     /// The content types it is for, such as `application/json` or `image/*`; all unless said.
@@ -76,7 +76,7 @@ pub(crate) struct ReceiveConfig {
 }
 
 /// An HTTP method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum Method {
     Get,
@@ -134,7 +134,7 @@ impl WebhookTrigger for Receive {
     async fn receive(&self, cx: &Context, config: ReceiveConfig, request: Request) -> Result<Received, Refusal> {
         let request = config.verify.check(request, config.body_limit, cx.now()).await?;
         let named = delivery_header(&config, &request);
-        let headers = message_headers(&request, &config.verify);
+        let headers = message_headers(&request);
         let content = body::read(cx, &config, request).await?;
         let delivery_id = named.or_else(|| delivery_of_body(config.verify.preset()?, &content.body));
         let emit = Emit { body: content.body, headers, attachments: content.attachments, ..Emit::default() };
@@ -145,17 +145,16 @@ impl WebhookTrigger for Receive {
 /// What a message says of the request it came with.
 ///
 /// Names with a dot are Flowline's own, and no caller may set them.
-fn message_headers(request: &Request, verify: &Verify) -> BTreeMap<String, String> {
+fn message_headers(request: &Request) -> BTreeMap<String, String> {
     let mut headers = BTreeMap::new();
-    let kept = request.headers.iter().filter(|(name, _)| {
-        let name = name.as_str();
-        !name.contains('.') && !WITHHELD.contains(&name) && !verify.uses_header(name)
-    });
-    kept.for_each(|(name, value)| join(&mut headers, name.to_ascii_lowercase(), value));
-    for (name, value) in url::form_urlencoded::parse(request.query.as_bytes()) {
-        if !verify.uses_query(&name) {
-            join(&mut headers, format!("http.query.{}", name.to_lowercase()), &value);
+    for (name, value) in &request.headers {
+        let name = name.to_ascii_lowercase();
+        if !name.contains('.') && !WITHHELD.contains(&name.as_str()) {
+            join(&mut headers, name, value);
         }
+    }
+    for (name, value) in url::form_urlencoded::parse(request.query.as_bytes()) {
+        join(&mut headers, format!("http.query.{}", name.to_lowercase()), &value);
     }
     headers.insert("http.method".to_owned(), request.method.clone());
     headers.insert("http.path".to_owned(), request.path.clone());

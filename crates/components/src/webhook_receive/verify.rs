@@ -90,7 +90,7 @@ pub(super) enum Preset {
 }
 
 /// A hash function.
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Algorithm {
     /// SHA-256.
@@ -103,7 +103,7 @@ enum Algorithm {
 }
 
 /// How bytes are written as text.
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Encoding {
     /// Two digits for each byte.
@@ -117,7 +117,8 @@ enum Encoding {
 const SLACK_TIME: &str = "x-slack-request-timestamp";
 
 impl Verify {
-    /// Returns the request if it is what it claims to be. A body that is signed is read whole.
+    /// Returns the request, without what proves it, if it is what it claims to be. A body that is
+    /// signed is read whole.
     pub(super) async fn check(
         &self,
         mut request: Request,
@@ -140,11 +141,25 @@ impl Verify {
                 proven
             }
         };
-        if proven { Ok(request) } else { Err(self.refusal()) }
+        if !proven {
+            return Err(self.refusal());
+        }
+        self.remove_proof(&mut request);
+        Ok(request)
+    }
+
+    /// Takes keys and signatures away, so that they are stored nowhere.
+    fn remove_proof(&self, request: &mut Request) {
+        request.headers.retain(|(name, _)| !self.uses_header(name));
+        if let Self::ApiKey(ApiKey { query: Some(key), .. }) = self {
+            let kept = url::form_urlencoded::parse(request.query.as_bytes()).filter(|(name, _)| name != key.as_str());
+            let kept = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish();
+            request.query = kept;
+        }
     }
 
     /// Whether a header is only there to prove something.
-    pub(super) fn uses_header(&self, name: &str) -> bool {
+    fn uses_header(&self, name: &str) -> bool {
         let is = |used: &str| used.eq_ignore_ascii_case(name);
         match self {
             Self::None | Self::Basic(_) => false,
@@ -153,11 +168,6 @@ impl Verify {
                 is(signature.header()) || signature.preset == Some(Preset::Slack) && is(SLACK_TIME)
             }
         }
-    }
-
-    /// Whether a query parameter is only there to prove something.
-    pub(super) fn uses_query(&self, name: &str) -> bool {
-        matches!(self, Self::ApiKey(ApiKey { query: Some(used), .. }) if used == name)
     }
 
     /// The sender whose way to sign is used.

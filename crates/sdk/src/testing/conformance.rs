@@ -176,3 +176,47 @@ async fn attempt(operation: &Operation, config: Value) -> Option<bool> {
     };
     AssertUnwindSafe(run).catch_unwind().await.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::prelude::*;
+
+    use super::*;
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Loose {
+        #[expect(dead_code, reason = "only its schema counts")]
+        field: Option<bool>,
+    }
+
+    struct Careless;
+
+    impl Action for Careless {
+        type Config = Loose;
+
+        fn spec() -> OperationSpec {
+            OperationSpec::action("Careless", "Careless.", "no sentence").example("field: 7").ordered_by("key")
+        }
+
+        async fn run(&self, _: &Context, _: Loose, _: Message) -> Result<Vec<Emit>, Fault> {
+            panic!("always")
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_careless_is_found() {
+        let found = conformance(&Catalog::new([Operation::action(Careless)])).await.join("\n");
+        for complaint in [
+            "the name is not",
+            "full stop",
+            "not a sentence",
+            "unknown fields are not refused",
+            "`with.field` is not described",
+            "`ordered_by` names no field",
+            "the example `field: 7`",
+            "it panics with the configuration {}",
+        ] {
+            assert!(found.contains(complaint), "{complaint}: {found}");
+        }
+    }
+}
