@@ -125,7 +125,7 @@ impl WebhookTrigger for Receive {
 
     fn accepts(config: &ReceiveConfig) -> Accepts {
         Accepts {
-            path: config.path.as_deref().map(|path| path.trim_matches('/').to_owned()),
+            path: config.path.as_deref().map(|path| path.trim_matches('/').to_owned()).filter(|path| !path.is_empty()),
             methods: config.methods.iter().map(|method| format!("{method:?}").to_ascii_uppercase()).collect(),
             reply_within: config.wait_for_reply.map(|lapse| lapse.0),
         }
@@ -176,7 +176,9 @@ fn delivery_header(config: &ReceiveConfig, request: &Request) -> Option<String> 
     match (&config.delivery_id, config.verify.preset()) {
         (Some(name), _) => value(name),
         (None, Some(Preset::Github)) => value("x-github-delivery"),
-        (None, _) => DELIVERY_HEADERS.iter().find_map(|name| value(name)),
+        // The name in the body is signed; one in a header could be changed to repeat a delivery.
+        (None, Some(Preset::Slack | Preset::Stripe)) => None,
+        (None, None) => DELIVERY_HEADERS.iter().find_map(|name| value(name)),
     }
 }
 
