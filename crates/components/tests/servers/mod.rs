@@ -78,6 +78,11 @@ impl Server {
 
 /// TLS with a certificate that nobody vouches for.
 pub fn self_signed() -> TlsAcceptor {
+    signed().0
+}
+
+/// TLS with a certificate of its own, and that certificate as PEM.
+pub fn signed() -> (TlsAcceptor, String) {
     let made = generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -87,7 +92,7 @@ pub fn self_signed() -> TlsAcceptor {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.into())
         .unwrap();
-    TlsAcceptor::from(Arc::new(config))
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
 /// What several hands write down.
