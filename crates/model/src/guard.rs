@@ -77,6 +77,29 @@ const SCALAR: [&str; 33] = [
     "formatBase",
     "formatInteger",
 ];
+/// Builtins whose result is a text or a list: made anew by each call, as long as what they read.
+const COPYING: [&str; 20] = [
+    "string",
+    "substring",
+    "substringBefore",
+    "substringAfter",
+    "uppercase",
+    "lowercase",
+    "trim",
+    "replace",
+    "join",
+    "pad",
+    "split",
+    "match",
+    "append",
+    "reverse",
+    "sort",
+    "distinct",
+    "merge",
+    "spread",
+    "keys",
+    "zip",
+];
 /// Builtins whose result is a text that may be longer than what they read.
 const TEXTUAL: [&str; 7] =
     ["replace", "join", "pad", "base64encode", "base64decode", "encodeUrl", "encodeUrlComponent"];
@@ -223,6 +246,8 @@ struct Guard {
     loops: bool,
     /// It has a path that builds values out of values it built: they grow without a loop.
     chained: bool,
+    /// How many steps of paths are around the node that is visited: it is evaluated for each item.
+    within: usize,
     /// The names of its own variables.
     bound: BTreeSet<String>,
     /// A builtin that is used other than by a call.
@@ -258,18 +283,29 @@ impl Guard {
     }
 
     fn visit(&mut self, node: &mut AstNode) {
-        for child in children(node) {
-            with_stack(|| self.visit(child));
-        }
+        self.visit_children(node);
         match node {
-            AstNode::Function { name, args, .. } => self.call(&name.clone(), None, args),
+            AstNode::Function { name, args, .. } => {
+                let name = name.clone();
+                self.call(&name, None, args);
+                if self.copies(&name, args) {
+                    self.wrap(WEIGH, node);
+                }
+            }
             AstNode::Binary { op, lhs, rhs } => {
                 let op = *op;
                 self.binary(op, lhs, rhs);
                 let small = |side: &AstNode| matches!(side, AstNode::Number(number) if number.abs() <= 1_000.0);
                 let builds = match op {
-                    BinaryOp::Concatenate => self.loops,
+                    BinaryOp::Concatenate => self.loops || (self.within > 0 && (reaches_out(lhs) || reaches_out(rhs))),
                     BinaryOp::Range => !(small(lhs) && small(rhs)),
+                    BinaryOp::ChainPipe => match &mut **rhs {
+                        AstNode::Function { name, args, .. } => {
+                            let name = name.clone();
+                            self.copies(&name, args) || self.copies(&name, std::slice::from_mut(lhs))
+                        }
+                        _ => false,
+                    },
                     _ => false,
                 };
                 if builds {
@@ -289,6 +325,29 @@ impl Guard {
             AstNode::Variable(name) if name == "eval" => self.changed = true,
             _ => {}
         }
+    }
+
+    fn visit_children(&mut self, node: &mut AstNode) {
+        let is_path = usize::from(matches!(node, AstNode::Path { .. }));
+        self.within += is_path;
+        let nodes = match node {
+            // What stands behind `~>` is no call of its own: an operand comes through the pipe.
+            AstNode::Binary { op: BinaryOp::ChainPipe, lhs, rhs } if matches!(**rhs, AstNode::Function { .. }) => {
+                std::iter::once(&mut **lhs).chain(children(rhs)).collect()
+            }
+            _ => children(node),
+        };
+        for child in nodes {
+            with_stack(|| self.visit(child));
+        }
+        self.within -= is_path;
+    }
+
+    /// Whether a call makes a copy that a loop may make many times.
+    fn copies(&self, name: &str, args: &mut [AstNode]) -> bool {
+        COPYING.contains(&name)
+            && !args.contains(&AstNode::Placeholder)
+            && (self.loops || (self.within > 0 && args.iter_mut().any(reaches_out)))
     }
 
     fn binary(&mut self, op: BinaryOp, lhs: &mut AstNode, rhs: &mut AstNode) {
@@ -328,7 +387,7 @@ impl Guard {
                     self.guard(name, SEARCHED, text);
                 }
             }
-            "pad" => operands.iter_mut().skip(1).for_each(|operand| self.guard(name, WIDTH, operand)),
+            "pad" => operands.iter_mut().for_each(|operand| self.guard(name, WIDTH, operand)),
             "formatNumber" | "formatInteger" | "parseInteger" | "fromMillis" | "toMillis" => {
                 let first = usize::from(operands.len() > 1);
                 operands.iter_mut().skip(first).for_each(|operand| self.guard(name, PICTURE, operand));
@@ -435,6 +494,15 @@ impl Guard {
 
 fn input() -> AstNode {
     AstNode::Variable(String::new())
+}
+
+/// Whether it reads more than the item that it is evaluated for.
+fn reaches_out(node: &mut AstNode) -> bool {
+    match node {
+        AstNode::Variable(name) => !name.is_empty(),
+        AstNode::ParentVariable(_) | AstNode::Parent(_) => true,
+        _ => children(node).into_iter().any(|child| with_stack(|| reaches_out(child))),
+    }
 }
 
 fn is_guard(name: &str) -> bool {
