@@ -288,7 +288,7 @@ steps:
 steps:
   source:
     use: http.poll
-    schedule: {{ every: 200ms }}
+    schedule: {{ every: 1s }}
     with: {{ url: '{}', items: items, id: id, cursor: {{ field: id, param: since }} }}
   push: {{ after: source, {} }}
 ",

@@ -11,7 +11,7 @@ pub(crate) mod target;
 use std::time::{Duration, Instant};
 
 /// The time limit for everything that has to happen in the end, however slow the machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until a condition holds; says what it waited for when it never does.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {

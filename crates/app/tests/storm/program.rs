@@ -29,6 +29,9 @@ impl Installation {
         for (name, text) in flows {
             fs::write(folder.path().join("flows").join(name), text).expect("a flow file");
         }
+        let checked = Command::new(binary("flowline")).arg("check").arg(folder.path().join("flows")).output();
+        let checked = checked.expect("flowline starts");
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
         Self { folder, port: free_port() }
     }
 

@@ -169,9 +169,9 @@ struct Page {
     since: u64,
 }
 
-/// At most fifty items after a cursor, in order.
+/// At most three hundred items after a cursor, in order.
 async fn items(State(world): State<Arc<World>>, Query(page): Query<Page>) -> Json<Value> {
-    let last = world.source.available().min(page.since + 50);
+    let last = world.source.available().min(page.since + 300);
     let items: Vec<Value> =
         (page.since + 1..=last).map(|id| json!({ "id": id, "title": format!("item {id}") })).collect();
     Json(json!({ "items": items }))
