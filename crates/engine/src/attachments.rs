@@ -10,8 +10,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use flowline_sdk::{AttachmentError, Attachments, ByteStream, Size, model::ExecutionId};
 use flowline_sdk::Attachment;
+use flowline_sdk::{AttachmentError, Attachments, ByteStream, Size, model::ExecutionId};
 use futures::{StreamExt, TryStreamExt};
 use tokio::{
     fs::{self, File},
@@ -146,7 +146,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = AttachmentFolder::open(folder.path().into()).await.unwrap();
         let execution = MessageId::root(Timestamp::from_millis(1), [1; 10]);
-        let stored = store.store(execution, "../../etc/a.txt", "text/plain", content(&["ab", "cd"]), Size(4)).await.unwrap();
+        let stored =
+            store.store(execution, "../../etc/a.txt", "text/plain", content(&["ab", "cd"]), Size(4)).await.unwrap();
         assert_eq!((stored.name.as_str(), stored.size), ("a.txt", 4));
         let read: Vec<Bytes> = store.open(&stored).await.unwrap().try_collect().await.unwrap();
         assert_eq!(read.concat(), b"abcd");

@@ -2,10 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use flowline_model::{
-    Delivery, Fault, Reply, StateWrite, StepPlan,
-    decide::Outcome,
-};
+use flowline_model::{Delivery, Fault, Reply, StateWrite, StepPlan, decide::Outcome};
 use flowline_queue::Lease;
 use flowline_sdk::{Context, Operation, Place, Run};
 use futures::FutureExt;

@@ -147,7 +147,8 @@ impl Engine {
         }
         self.admissible(&plan)?;
         let version = running.as_ref().map_or(1, |running| running.version + 1);
-        let state = FlowState { active: true, paused: running.is_some_and(|running| running.state.paused), draining: false };
+        let state =
+            FlowState { active: true, paused: running.is_some_and(|running| running.state.paused), draining: false };
         let hook = self.hook(&plan, version)?;
         if let Some(holder) = hook.as_ref().and_then(|hook| self.shared.flows.holder(&hook.path, &flow)) {
             let path = hook.map_or_else(String::new, |hook| hook.path);
@@ -233,9 +234,8 @@ impl Engine {
         scope.provide("var", Cow::Borrowed(&self.shared.vars));
         scope.provide("secret", Cow::Borrowed(self.shared.settings.secrets.exposed()));
         let config = trigger.with.render(&scope, Limits::FULL);
-        let config = config.map_err(|error| {
-            ApplyError::Conflict(format!("the configuration of `{}`: {error}", trigger.queue.step))
-        })?;
+        let config = config
+            .map_err(|error| ApplyError::Conflict(format!("the configuration of `{}`: {error}", trigger.queue.step)))?;
         Ok(config.unwrap_or(Value::Null))
     }
 
@@ -249,9 +249,7 @@ impl Engine {
         let mut running = self.running(flow)?;
         change(&mut running.state);
         self.shared.store.set_flow(flow, running.state).await?;
-        for step in running.plan.steps.values() {
-            self.shared.gate(&step.queue).pause_flow(running.state.paused);
-        }
+        self.shared.pause_flow(flow, running.state.paused);
         let restart = running.state.active && !running.state.draining;
         let (plan, version) = (Arc::clone(&running.plan), running.version);
         self.shared.flows.put(running);

@@ -83,12 +83,7 @@ fn unavailable(code: &str, message: &str) -> Answer {
     Answer::refusal(Refusal::new(503, code, message).header("retry-after", "10"))
 }
 
-async fn accept(
-    shared: &Arc<Shared>,
-    flow: &RunningFlow,
-    hook: &Hook,
-    request: Request,
-) -> Result<Answer, Refusal> {
+async fn accept(shared: &Arc<Shared>, flow: &RunningFlow, hook: &Hook, request: Request) -> Result<Answer, Refusal> {
     let execution = MessageId::root(shared.now(), rand::random());
     let received = run(shared, flow, hook, execution, request).await?;
     let count = received.emits.len();
@@ -147,8 +142,9 @@ fn refused(error: &QueueError) -> Refusal {
             Refusal::new(503, "disk_unavailable", "the data cannot be written now; nothing was accepted")
                 .header("retry-after", "10")
         }
-        _ => Refusal::new(503, "unavailable", "the server is not ready; nothing was accepted")
-            .header("retry-after", "2"),
+        _ => {
+            Refusal::new(503, "unavailable", "the server is not ready; nothing was accepted").header("retry-after", "2")
+        }
     }
 }
 

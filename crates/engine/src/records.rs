@@ -4,7 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use flowline_model::{Event, EventKind, ExecutionId, Fault, MessageId, StepId, Timestamp};
 use flowline_queue::{
-    DeadLetter, DeadLetterFilter, EmbeddedOptions, EmbeddedQueue, History, Queue, QueueDepth, Replay, StoredMessage, Trace,
+    DeadLetter, DeadLetterFilter, EmbeddedOptions, EmbeddedQueue, History, Queue, QueueDepth, Replay, StoredMessage,
+    Trace,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -157,10 +158,8 @@ fn step_runs(trace: &Trace) -> Vec<StepRun> {
 fn run_of(stored: &StoredMessage, trace: &Trace) -> StepRun {
     let id = stored.message.id;
     let children = trace.messages.iter().filter(|other| other.message.parent == Some(id));
-    let received = children.map(|child| Output {
-        to: Some(child.queue.step.clone()),
-        body: child.message.body.clone(),
-    });
+    let received =
+        children.map(|child| Output { to: Some(child.queue.step.clone()), body: child.message.body.clone() });
     let unreceived = of_message(id, trace).flat_map(|event| &event.outputs);
     let unreceived = unreceived.map(|body| Output { to: None, body: body.clone() });
     StepRun {

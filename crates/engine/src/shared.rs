@@ -47,6 +47,12 @@ impl Shared {
         Arc::clone(gates.entry(queue.clone()).or_default())
     }
 
+    /// Opens or closes the gates before all steps of a flow, those of earlier versions too.
+    pub(crate) fn pause_flow(&self, flow: &FlowName, paused: bool) {
+        let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.iter().filter(|(queue, _)| queue.flow == *flow).for_each(|(_, gate)| gate.pause_flow(paused));
+    }
+
     pub(crate) fn is_broken(&self, flow: &FlowName) -> bool {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).contains(flow)
     }

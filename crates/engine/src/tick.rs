@@ -5,7 +5,9 @@
 //! tick is the chain's is remembered; any other tick (somebody asked to run now, or replayed a
 //! dead one) polls once and goes no further.
 
-use flowline_model::{Enqueue, ExecutionId, Fault, Message, MessageId, Plan, QueueName, Schedule, StateWrite, Timestamp};
+use flowline_model::{
+    Enqueue, ExecutionId, Fault, Message, MessageId, Plan, QueueName, Schedule, StateWrite, Timestamp,
+};
 use flowline_queue::Publication;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -156,7 +156,8 @@ impl Worker {
                 () = abort.cancelled() => break,
             }
         }
-        let released = Settlement { verdict: Verdict::Release, emits: Vec::new(), state: Vec::new(), events: Vec::new() };
+        let released =
+            Settlement { verdict: Verdict::Release, emits: Vec::new(), state: Vec::new(), events: Vec::new() };
         // If this fails the lease ends with the process, which is the same.
         let _ = self.shared.queue.settle(&lease, released).await;
     }
@@ -167,6 +168,10 @@ impl Worker {
             let started_at = self.shared.now();
             self.meter.received.increment(1);
             let step = self.step(lease).await;
+            if let Some(turn) = step.as_ref().ok().and_then(|(step, _)| decide::take_turn(&lease.delivery, step)) {
+                self.settle(lease, turn).await;
+                return;
+            }
             let attempted = match &step {
                 Ok((step, operation)) => attempt(&self.shared, step, operation, lease).await,
                 Err(fault) => Attempted::failed(fault.clone()),
@@ -224,6 +229,10 @@ impl Worker {
         }
         if has_events {
             self.shared.news.notify_one();
+        }
+        if lease.delivery.message.version != self.version {
+            // What an earlier version emits may need a worker that nothing else needs.
+            self.shared.changed.notify_one();
         }
         self.tell(lease, fault, reply, &verdict).await;
         verdict == Verdict::Continue

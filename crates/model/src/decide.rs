@@ -52,7 +52,7 @@ const MOST_OUTPUTS: usize = 8;
 /// waits is to go out soon after it is back.
 const LONGEST_OUTAGE_WAIT: Lapse = Lapse::seconds(15);
 
-/// The header that marks a message a step sent to itself.
+/// The header that marks a message a step sent to itself; it names the group it belongs to.
 pub const REMINDER: &str = "flowline.reminder";
 
 /// Decides what becomes of a delivery.
@@ -224,15 +224,8 @@ pub fn begin(
 ) -> Result<(Vec<Enqueue>, Event), ExpressionError> {
     let no_headers = BTreeMap::new();
     let no_steps = BTreeMap::new();
-    let source = Source {
-        id: execution,
-        parent: None,
-        execution,
-        version,
-        index: 0,
-        headers: &no_headers,
-        steps: &no_steps,
-    };
+    let source =
+        Source { id: execution, parent: None, execution, version, index: 0, headers: &no_headers, steps: &no_steps };
     let messages = receivers(&source, emit, trigger, circumstances)?;
     let event = Event {
         execution,
@@ -355,12 +348,7 @@ pub fn condition(
 }
 
 /// What expressions on a message of a queue see; only the provided names that are asked for.
-pub fn scope<'a>(
-    queue: &QueueName,
-    message: &'a Message,
-    vars: &'a Value,
-    names: &BTreeSet<String>,
-) -> Scope<'a> {
+pub fn scope<'a>(queue: &QueueName, message: &'a Message, vars: &'a Value, names: &BTreeSet<String>) -> Scope<'a> {
     let mut scope = Scope::new(&message.body);
     let wanted = |name: &str| names.contains(name);
     if wanted("steps") {
@@ -417,7 +405,7 @@ fn group(
 fn reminder(delivery: &Delivery, emit: &Emit, index: u64, now: Timestamp) -> Enqueue {
     let input = &delivery.message;
     let mut headers = emit.headers.clone();
-    headers.insert(REMINDER.to_owned(), "1".to_owned());
+    headers.insert(REMINDER.to_owned(), delivery.group.clone().unwrap_or_default());
     Enqueue {
         queue: delivery.queue.clone(),
         message: Message {
@@ -431,8 +419,22 @@ fn reminder(delivery: &Delivery, emit: &Emit, index: u64, now: Timestamp) -> Enq
             steps: input.steps.clone(),
         },
         ready_at: emit.delay.map(|delay| now + delay),
-        group: delivery.group.clone(),
+        // It takes its place in its group only once it is due: until then others go first.
+        group: None,
     }
+}
+
+/// For a reminder that has just become due on a queue with an order: it goes into its group, and
+/// comes back when it is its turn.
+pub fn take_turn(delivery: &Delivery, step: &StepPlan) -> Option<Settlement> {
+    let group = delivery.message.headers.get(REMINDER)?;
+    if delivery.group.is_some() || step.order == Ordering::Parallel {
+        return None;
+    }
+    let id = delivery.message.id.derive(&[b"turn"]);
+    let message = Message { id, ..delivery.message.clone() };
+    let turn = Enqueue { queue: delivery.queue.clone(), message, ready_at: None, group: Some(group.clone()) };
+    Some(Settlement { verdict: Verdict::Done, emits: vec![turn], state: Vec::new(), events: Vec::new() })
 }
 
 /// An output as it is recorded: whole if it is small, else the beginning of its text.

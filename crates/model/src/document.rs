@@ -312,15 +312,17 @@ mod tests {
 
     #[test]
     fn json_is_yaml() {
-        assert_eq!(read("{\"a\": [1, 2.5, null, \"yes\", true]}").unwrap().to_json(), json!({"a": [1, 2.5, null, "yes", true]}));
+        assert_eq!(
+            read("{\"a\": [1, 2.5, null, \"yes\", true]}").unwrap().to_json(),
+            json!({"a": [1, 2.5, null, "yes", true]})
+        );
     }
 
     #[test]
     fn documents_are_bounded() {
         let codes = |text: &str| read(text).unwrap_err()[0].code;
-        let bomb = (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, n| {
-            format!("{text}a{n}: &a{n} [*a{p}, *a{p}]\n", p = n - 1)
-        });
+        let bomb = (1..30)
+            .fold("a0: &a0 [x, x]\n".to_owned(), |text, n| format!("{text}a{n}: &a{n} [*a{p}, *a{p}]\n", p = n - 1));
         assert_eq!(codes(&bomb), ProblemCode::TooLarge);
         assert_eq!(codes(&"[".repeat(100)), ProblemCode::TooLarge);
         assert_eq!(codes(&"x".repeat(LONGEST + 1)), ProblemCode::TooLarge);

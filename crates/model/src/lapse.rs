@@ -27,9 +27,7 @@ pub struct InvalidLapse {
 impl FromStr for Lapse {
     type Err = InvalidLapse;
     fn from_str(text: &str) -> Result<Self, InvalidLapse> {
-        humantime::parse_duration(text)
-            .map(Lapse)
-            .map_err(|_| InvalidLapse { text: text.chars().take(80).collect() })
+        humantime::parse_duration(text).map(Lapse).map_err(|_| InvalidLapse { text: text.chars().take(80).collect() })
     }
 }
 

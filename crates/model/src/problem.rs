@@ -66,9 +66,26 @@ impl ProblemCode {
     pub const ALL: [ProblemCode; 20] = {
         use ProblemCode::*;
         [
-            Syntax, TooLarge, DuplicateKey, UnknownKey, MissingField, WrongType, InvalidValue, InvalidName,
-            UnknownOperation, UnknownStep, UnknownOutput, NoTrigger, TwoTriggers, TriggerAfter, Unreachable, Cycle,
-            BadExpression, NotEarlier, UnknownVariable, BadSchedule,
+            Syntax,
+            TooLarge,
+            DuplicateKey,
+            UnknownKey,
+            MissingField,
+            WrongType,
+            InvalidValue,
+            InvalidName,
+            UnknownOperation,
+            UnknownStep,
+            UnknownOutput,
+            NoTrigger,
+            TwoTriggers,
+            TriggerAfter,
+            Unreachable,
+            Cycle,
+            BadExpression,
+            NotEarlier,
+            UnknownVariable,
+            BadSchedule,
         ]
     };
 
@@ -137,9 +154,9 @@ impl Problem {
     #[must_use]
     pub fn did_you_mean<'a>(mut self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.into_iter().collect();
-        self.hint = nearest(word, &known).map(|near| format!("did you mean `{near}`?")).or_else(|| {
-            (!known.is_empty() && known.len() <= 12).then(|| format!("it can be: {}", known.join(", ")))
-        });
+        self.hint = nearest(word, &known)
+            .map(|near| format!("did you mean `{near}`?"))
+            .or_else(|| (!known.is_empty() && known.len() <= 12).then(|| format!("it can be: {}", known.join(", "))));
         self
     }
 }

@@ -6,9 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use flowline_model::{
-    Expression, ExecutionId, Fault, FlowName, MessageId, QueueName, Reply, StepId, Timestamp,
-};
+use flowline_model::{ExecutionId, Expression, Fault, FlowName, MessageId, QueueName, Reply, StepId, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -24,8 +22,13 @@ pub trait Host: Send + Sync + 'static {
     async fn state(&self, step: &QueueName, key: &str) -> Result<Option<Value>, Fault>;
 
     /// At most `max` entries whose keys begin with `prefix` and are greater than `after`, by key.
-    async fn states(&self, step: &QueueName, prefix: &str, after: &str, max: usize)
-    -> Result<Vec<(String, Value)>, Fault>;
+    async fn states(
+        &self,
+        step: &QueueName,
+        prefix: &str,
+        after: &str,
+        max: usize,
+    ) -> Result<Vec<(String, Value)>, Fault>;
 
     /// Evaluates an expression on a value, within limits and without blocking.
     async fn evaluate(&self, expression: &Expression, input: Value) -> Result<Option<Value>, Fault>;
@@ -120,7 +123,8 @@ impl Context {
 
     /// Remembers a value; durable together with the outcome of this run, or not at all.
     pub fn remember(&self, key: impl Into<String>, value: impl Serialize) -> Result<(), Fault> {
-        let value = serde_json::to_value(value).map_err(|error| Fault::reject("state_unwritable", error.to_string()))?;
+        let value =
+            serde_json::to_value(value).map_err(|error| Fault::reject("state_unwritable", error.to_string()))?;
         self.with_effects(|effects| effects.state.push((key.into(), Some(value))));
         Ok(())
     }

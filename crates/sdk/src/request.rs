@@ -43,7 +43,8 @@ impl Request {
     pub async fn bytes(&mut self, limit: Size) -> Result<Bytes, Refusal> {
         let mut collected = BytesMut::new();
         while let Some(part) = self.body.next().await {
-            let part = part.map_err(|error| Refusal::new(400, "body_incomplete", format!("the body broke off: {error}")))?;
+            let part =
+                part.map_err(|error| Refusal::new(400, "body_incomplete", format!("the body broke off: {error}")))?;
             if (collected.len() + part.len()) as u64 > limit.0 {
                 return Err(Refusal::new(413, "body_too_large", format!("the body is larger than {limit}")));
             }
