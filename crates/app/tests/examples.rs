@@ -1,32 +1,39 @@
 //! The example flows, end to end: the real binary runs the files of `examples/flows` unchanged,
-//! with the CMS and the mailbox of the story, or a shop and a warehouse, around it.
+//! with the CMS and the mailbox of the story around it.
 
 mod storm;
 
 use std::{
     fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, Query, State},
+    extract::{Query, State},
     http::StatusCode,
-    routing::{get, post},
+    routing::get,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use storm::{
     client, eventually,
     program::{Installation, Program, free_port},
 };
 
+/// What the CMS wants contacts to be sent with.
+const TOKEN: &str = "a-token-of-the-story";
+/// How many orders the shop has.
+const ORDERS: u64 = 250;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_form_arrives_at_the_cms_and_in_the_mailbox() {
     let story = Story::start();
-    let installation = Installation::new(&story.configuration(), &[example("register-interest.yaml")]);
+    let installation = story.installation(&cms_url(story.cms_port), "register-interest.yaml");
     let _program = installation.up().await;
     let form = json!({
         "first": "Ada", "last": "Lovelace", "email": "Ada@Example.com",
@@ -34,65 +41,51 @@ async fn a_form_arrives_at_the_cms_and_in_the_mailbox() {
     });
     client::accepted(&client::new(), &installation.url("/hook/register-interest"), &form).await;
 
-    let contact = story.the_only(story.cms_port, "/api/contacts").await;
-    for (field, value) in [("name", json!("Ada Lovelace")), ("email", json!("ada@example.com")), ("total", json!(906))]
-    {
-        assert_eq!(contact[field], value, "{contact}");
-    }
-    let mail = story.the_only(story.mailbox_port, "/api/mails").await;
-    assert_eq!(mail["subject"], json!("New interest: Ada Lovelace"), "{mail}");
-    let text = mail["text"].as_str().unwrap_or_default();
-    assert!(text.contains("Ada Lovelace <ada@example.com> is interested in goods for 906."), "{mail}");
+    let contacts = story.come(story.cms_port, "contacts", 1).await;
+    assert_eq!(contacts, [json!({ "name": "Ada Lovelace", "email": "ada@example.com", "total": 906 })]);
+    let mails = story.come(story.mailbox_port, "mails", 1).await;
+    assert_eq!(mails.len(), 1, "{mails:?}");
+    assert_eq!(mails[0]["to"], json!(["team@example.com"]));
+    assert_eq!(mails[0]["subject"], json!("New interest: Ada Lovelace"));
+    assert_eq!(mails[0]["text"], json!("Ada Lovelace <ada@example.com> is interested in goods for 906."));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_arrive_line_by_line_and_every_hundred_is_reported() {
-    let shop = Shop::start(250).await;
-    let installation = Installation::new(&shop.configuration(), &[example("orders.yaml")]);
+async fn orders_are_pushed_line_by_line_and_every_hundred_lines_are_reported() {
+    let story = Story::start();
+    let shop = Shop::start().await;
+    let installation = story.installation(&shop.url, "orders.yaml");
     let _program = installation.up().await;
-    // Order n has n modulo 3 lines, each with n pieces.
-    let expected: Vec<Value> = (1..=250_u64)
-        .flat_map(|order| (0..order % 3).map(move |line| json!({ "order": order, "sku": line, "quantity": order })))
+    let expected: Vec<Value> = (1..=ORDERS)
+        .flat_map(|order| (0..order % 3).map(move |line| json!({ "order": order, "article": line, "quantity": order })))
         .collect();
-    eventually("every line is in the warehouse", async || shop.received("lines").len() >= expected.len()).await;
-    eventually("two hundreds are reported", async || shop.received("reports").len() >= expected.len() / 100).await;
+    eventually("every line is pushed", async || shop.pushed().len() >= expected.len()).await;
+    let mut pushed = shop.pushed();
+    pushed.sort_by_key(|line| (line["order"].as_u64(), line["article"].as_u64()));
+    assert_eq!(pushed, expected);
 
-    let sorted = |mut values: Vec<Value>| {
-        values.sort_by_key(|value| (value["order"].as_u64(), value["sku"].as_u64()));
-        values
-    };
-    assert_eq!(sorted(shop.received("lines")), sorted(expected));
-    let reports = shop.received("reports");
-    assert_eq!(reports.len(), 2, "{reports:?}");
-    assert!(reports.iter().all(|report| report["lines"] == json!(100)), "{reports:?}");
+    let hundreds = expected.len() / 100;
+    let mails = story.come(story.mailbox_port, "mails", hundreds).await;
+    assert_eq!(mails.len(), hundreds, "{mails:?}");
+    assert!(mails.iter().all(|mail| mail["subject"] == json!("100 more order lines")), "{mails:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_asks_for_a_price_is_answered() {
-    let shop = Shop::start(0).await;
-    let installation = Installation::new(&shop.configuration(), &[example("quote.yaml")]);
+    let story = Story::start();
+    let installation = story.installation(&cms_url(story.cms_port), "quote.yaml");
     let _program = installation.up().await;
     let client = client::new();
-    for (quantity, status, answer) in [
-        (2, 200, json!({ "product": "Engine", "total": 900 })),
-        (20, 200, json!({ "product": "Engine", "total": 8100, "discount": "10%" })),
-        (31, 409, json!({ "problem": "only 30 of Engine are there" })),
+    for (customer, status, answer) in [
+        (1, 200, json!({ "customer": "Alan Turing", "total": 900 })),
+        (10, 200, json!({ "customer": "Ada Lovelace", "total": 810, "discount": "10 %" })),
+        (99, 404, json!({ "problem": "there is no customer 99" })),
     ] {
-        let request =
-            client.post(installation.url("/hook/quote")).json(&json!({ "sku": "engine", "quantity": quantity }));
-        let answered = request.send().await.expect("an answer");
+        let request = json!({ "customer": customer, "price": 450, "quantity": 2 });
+        let answered = client.post(installation.url("/hook/quote")).json(&request).send().await.expect("an answer");
         assert_eq!(answered.status().as_u16(), status);
         assert_eq!(answered.json::<Value>().await.expect("JSON"), answer);
     }
-    let unknown = client.post(installation.url("/hook/quote")).json(&json!({ "sku": "nothing", "quantity": 1 }));
-    let answered = unknown.send().await.expect("an answer");
-    assert!(answered.status().is_server_error(), "{}", answered.status());
-}
-
-/// An example flow as it lies in the repository.
-fn example(name: &'static str) -> (&'static str, String) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/flows");
-    (name, fs::read_to_string(folder.join(name)).expect("an example flow"))
 }
 
 /// The CMS and the mailbox of the story.
@@ -101,105 +94,88 @@ struct Story {
     mailbox_port: u16,
     smtp_port: u16,
     _programs: [Program; 2],
-    _folder: tempfile::TempDir,
+    _folder: TempDir,
 }
 
 impl Story {
     fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let log = |name: &str| -> PathBuf { folder.path().join(name) };
+        let log = |name: &str| folder.path().join(name);
         let [cms_port, mailbox_port, smtp_port] = [free_port(), free_port(), free_port()];
         let address = |port: u16| format!("127.0.0.1:{port}");
-        let cms = Program::of("story-cms", &["--listen", &address(cms_port)], &log("cms"));
+        let cms = Program::of("story-cms", &["--listen", &address(cms_port), "--token", TOKEN], &log("cms"));
         let arguments = ["--listen", &address(mailbox_port), "--smtp", &address(smtp_port)];
         let mailbox = Program::of("story-mailbox", &arguments, &log("mailbox"));
         Self { cms_port, mailbox_port, smtp_port, _programs: [cms, mailbox], _folder: folder }
     }
 
-    fn configuration(&self) -> String {
-        format!(
-            "vars: {{ cms: 'http://127.0.0.1:{}', team: team@example.com, smtp_host: 127.0.0.1, smtp_port: {} }}\n",
-            self.cms_port, self.smtp_port
-        )
+    /// Flowline with an example flow as it lies in the repository.
+    fn installation(&self, cms: &str, flow: &'static str) -> Installation {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/flows");
+        let text = fs::read_to_string(folder.join(flow)).expect("an example flow");
+        let smtp_port = self.smtp_port;
+        let configuration =
+            format!("vars: {{ cms: '{cms}', team: team@example.com, smtp_host: 127.0.0.1, smtp_port: {smtp_port} }}\n");
+        Installation::new(&configuration, &[(flow, text)]).with_secret("cms", TOKEN)
     }
 
-    /// Waits for something to arrive at one of the two; it must be one thing.
-    async fn the_only(&self, port: u16, path: &str) -> Value {
+    /// Waits until so many things have come to one of the two; everything that came.
+    async fn come(&self, port: u16, things: &str, count: usize) -> Vec<Value> {
         let client = client::new();
-        let mut things = Vec::new();
-        eventually(path, async || {
-            let answer = client.get(format!("http://127.0.0.1:{port}{path}")).send().await;
-            if let Ok(answer) = answer {
-                things = answer.json().await.unwrap_or_default();
+        let mut come = Vec::new();
+        eventually(things, async || {
+            if let Ok(answer) = client.get(format!("http://127.0.0.1:{port}/api/{things}")).send().await {
+                let answer: Value = answer.json().await.unwrap_or_default();
+                come = answer[things].as_array().cloned().unwrap_or_default();
             }
-            !things.is_empty()
+            come.len() >= count
         })
         .await;
-        assert_eq!(things.len(), 1, "{things:?}");
-        things.remove(0)
+        come
     }
 }
 
-/// A shop with orders and a product, which is its own warehouse.
-struct Shop {
-    port: u16,
-    received: Arc<Received>,
+fn cms_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
 }
 
-/// What came to the warehouse, with the path it came to.
-#[derive(Default)]
-struct Received {
-    orders: u64,
-    things: Mutex<Vec<(String, Value)>>,
+/// A CMS that has many orders at once: order n has n modulo 3 lines with n pieces each.
+struct Shop {
+    url: String,
+    pushed: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Shop {
-    async fn start(orders: u64) -> Self {
-        let received = Arc::new(Received { orders, ..Received::default() });
-        let router = Router::new()
-            .route("/api/orders", get(orders_since))
-            .route("/api/products/{sku}", get(product))
-            .route("/api/{things}", post(take))
-            .with_state(Arc::clone(&received));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a socket for async use");
-        let port = listener.local_addr().expect("its number").port();
-        let listener = tokio::net::TcpListener::from_std(listener).expect("a socket for async use");
+    async fn start() -> Self {
+        let pushed = Arc::new(Mutex::new(Vec::new()));
+        let routes = get(orders_since).post(push);
+        let router = Router::new().route("/api/orders", routes).with_state(Arc::clone(&pushed));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = cms_url(listener.local_addr().expect("its address").port());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { port, received }
+        Self { url, pushed }
     }
 
-    fn configuration(&self) -> String {
-        let address = format!("http://127.0.0.1:{}", self.port);
-        format!("vars: {{ shop: '{address}', warehouse: '{address}' }}\n")
-    }
-
-    fn received(&self, path: &str) -> Vec<Value> {
-        let things = self.received.things.lock().unwrap_or_else(PoisonError::into_inner);
-        things.iter().filter(|(came_to, _)| came_to == path).map(|(_, thing)| thing.clone()).collect()
+    fn pushed(&self) -> Vec<Value> {
+        self.pushed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// At most forty orders after a cursor.
-async fn orders_since(State(shop): State<Arc<Received>>, Query(query): Query<Value>) -> Json<Value> {
-    let since = query["since"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0_u64);
-    let orders = (since + 1..=shop.orders.min(since + 40)).map(|id| {
-        let lines = (0..id % 3).map(|sku| json!({ "sku": sku, "quantity": id }));
+#[derive(Deserialize)]
+struct Since {
+    #[serde(default)]
+    since: u64,
+}
+
+async fn orders_since(Query(Since { since }): Query<Since>) -> Json<Value> {
+    let orders = (since + 1..=ORDERS).map(|id| {
+        let lines = (0..id % 3).map(|article| json!({ "article": article, "quantity": id }));
         json!({ "id": id, "lines": lines.collect::<Vec<_>>() })
     });
     Json(json!({ "orders": orders.collect::<Vec<_>>() }))
 }
 
-async fn product(UrlPath(sku): UrlPath<String>) -> Result<Json<Value>, StatusCode> {
-    let engine = json!({ "name": "Engine", "price": 450, "stock": 30 });
-    if sku == "engine" { Ok(Json(engine)) } else { Err(StatusCode::NOT_FOUND) }
-}
-
-async fn take(
-    State(shop): State<Arc<Received>>,
-    UrlPath(things): UrlPath<String>,
-    Json(thing): Json<Value>,
-) -> StatusCode {
-    shop.things.lock().unwrap_or_else(PoisonError::into_inner).push((things, thing));
+async fn push(State(pushed): State<Arc<Mutex<Vec<Value>>>>, Json(line): Json<Value>) -> StatusCode {
+    pushed.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     StatusCode::CREATED
 }

@@ -18,6 +18,7 @@ use super::{client, eventually};
 pub(crate) struct Installation {
     folder: TempDir,
     port: u16,
+    secrets: Vec<(String, String)>,
 }
 
 impl Installation {
@@ -32,7 +33,13 @@ impl Installation {
         let checked = Command::new(binary("flowline")).arg("check").arg(folder.path().join("flows")).output();
         let checked = checked.expect("flowline starts");
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-        Self { folder, port: free_port() }
+        Self { folder, port: free_port(), secrets: Vec::new() }
+    }
+
+    /// With a secret that flows may read.
+    pub(crate) fn with_secret(mut self, name: &str, value: &str) -> Self {
+        self.secrets.push((format!("FLOWLINE_SECRET_{}", name.to_ascii_uppercase()), value.to_owned()));
+        self
     }
 
     /// Where its server answers.
@@ -52,6 +59,7 @@ impl Installation {
             .arg("--config")
             .arg(folder.join("flowline.yaml"))
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .envs(self.secrets.iter().cloned())
             .stdout(log.try_clone().expect("a second handle of the log file"))
             .stderr(log)
             .spawn()
