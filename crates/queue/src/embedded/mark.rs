@@ -98,7 +98,8 @@ fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-fn read_salts(wal: &Path) -> Option<[u8; 8]> {
+/// The salts of the generation that a write-ahead log is in.
+pub(crate) fn read_salts(wal: &Path) -> Option<[u8; 8]> {
     let mut header = [0; 24];
     File::open(wal).ok()?.read_exact(&mut header).ok()?;
     Some(std::array::from_fn(|index| header[16 + index]))

@@ -33,6 +33,7 @@ mod batch;
 mod codec;
 mod command;
 mod dead_letters;
+mod doctor;
 mod folder;
 mod heads;
 mod history;
@@ -40,10 +41,13 @@ mod job;
 mod lane;
 mod lease_log;
 mod mark;
+mod mend;
 mod queue;
 mod reader;
+mod salvage;
 mod schema;
 mod store;
+mod wal;
 mod window;
 mod writer;
 
@@ -66,7 +70,10 @@ use self::{
     lease_log::LeaseLog,
 };
 
-pub use self::store::EmbeddedQueue;
+pub use self::{
+    doctor::{DoctorReport, QueueReport, RepairReport, doctor},
+    store::EmbeddedQueue,
+};
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

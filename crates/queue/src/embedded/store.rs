@@ -29,6 +29,7 @@ use super::{
     mark::{self, CommitMark, Marked},
     reader::Reader,
     schema::{self, explain},
+    wal,
     writer::Writer,
 };
 use crate::{Limits, QueueError};
@@ -64,7 +65,7 @@ impl EmbeddedQueue {
         check_mark(&folder, &opened, marked)?;
         let now = (options.clock)().as_millis();
         count_interrupted(&folder, &connection, now)?;
-        let rolled_back = tidy(&connection, marked);
+        let rolled_back = tidy(&connection, &folder);
         let start = Marked { commit: opened.numbers.commit, rolled_back };
         let mark = CommitMark::open(&folder.mark(), folder.wal(), start).map_err(|error| disk(&folder, &error))?;
         let (leases, lease_thread) = LeaseLog::start(&folder.leases()).map_err(|error| disk(&folder, &error))?;
@@ -205,7 +206,21 @@ fn check_files(folder: &Folder) -> Result<Option<Marked>, QueueError> {
             folder.database().display()
         )));
     }
-    Ok(marked)
+    let known = marked.and_then(|marked| marked.rolled_back);
+    let damage = wal::find_damage(&folder.wal()).map_err(|error| disk(folder, &error))?;
+    match damage {
+        // A commit failed in this generation: what stands behind it need not mean anything, and
+        // the number of the last commit tells whether something is lost.
+        Some(_) if known.is_some() && known == mark::read_salts(&folder.wal()) => Ok(marked),
+        Some(damage) => Err(QueueError::Unusable(format!(
+            "{} is damaged at byte {}; {} frames behind it had been made durable and would be lost. Nothing was \
+             changed; run `flowline doctor`",
+            folder.wal().display(),
+            damage.offset,
+            damage.behind
+        ))),
+        None => Ok(marked),
+    }
 }
 
 /// Refuses a store that has lost commits.
@@ -245,12 +260,9 @@ fn count_interrupted(folder: &Folder, connection: &Connection, now: i64) -> Resu
 
 /// Starts a new generation of the write-ahead log, so that nothing a crash or a failed commit
 /// left in it can be mistaken for damage. When that cannot be done, the mark keeps saying so.
-fn tidy(connection: &Connection, marked: Option<Marked>) -> Option<[u8; 8]> {
+fn tidy(connection: &Connection, folder: &Folder) -> Option<[u8; 8]> {
     let checkpoint = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-    match checkpoint {
-        Ok(0) => None,
-        _ => marked.and_then(|marked| marked.rolled_back),
-    }
+    if matches!(checkpoint, Ok(0)) { None } else { mark::read_salts(&folder.wal()) }
 }
 
 fn disk(folder: &Folder, error: &std::io::Error) -> QueueError {

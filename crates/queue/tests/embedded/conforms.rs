@@ -1,8 +1,6 @@
 //! The embedded store keeps what every backend keeps.
 
-mod steered;
-
-use steered::Embedded;
+use crate::steered::Embedded;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_store_conforms() {

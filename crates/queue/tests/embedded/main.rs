@@ -1,0 +1,7 @@
+//! The embedded store against everything that happens to it: use, time, crashes, damage, a full
+//! disk, a second process, other versions.
+
+mod conforms;
+mod damage;
+mod steered;
+mod torn;
