@@ -25,7 +25,7 @@ const OUTAGE: Duration = Duration::from_secs(6);
 const MOST_ATTEMPTS: usize = 60;
 
 /// Retries that would give every message up before the outage ends, if outages counted.
-const SHORT: &str = "retry: { first: 100ms, factor: 1.5, longest: 1s, for: 2s }, timeout: 1s, ";
+const SHORT: &str = "retry: { first: 100ms, factor: 1.5, longest: 1s, for: 2s }, ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_answers_503_is_waited_for() {
@@ -107,7 +107,7 @@ fn flow(target: &Target, settings: &str) -> String {
         "name: orders
 steps:
   form: {{ use: webhook.receive }}
-  push: {{ after: form, use: http.request, {settings}with: {{ method: POST, url: '{url}', body: '{{{{ $ }}}}' }} }}
+  push: {{ after: form, use: http.request, {settings}with: {{ method: POST, url: '{url}', body: '{{{{ $ }}}}', timeout: 1s }} }}
 "
     )
 }
