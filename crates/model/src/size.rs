@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A number of bytes in a flow document or a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Written", into = "String")]
 pub struct Size(pub u64);
 
 const UNITS: [(&str, u64); 7] = [
@@ -58,10 +58,21 @@ impl fmt::Display for Size {
     }
 }
 
-impl TryFrom<String> for Size {
+/// A size as it may be written: a number of bytes, or a text with a unit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Bytes(u64),
+    Text(String),
+}
+
+impl TryFrom<Written> for Size {
     type Error = InvalidSize;
-    fn try_from(text: String) -> Result<Self, InvalidSize> {
-        text.parse()
+    fn try_from(written: Written) -> Result<Self, InvalidSize> {
+        match written {
+            Written::Bytes(bytes) => Ok(Self(bytes)),
+            Written::Text(text) => text.parse(),
+        }
     }
 }
 
@@ -79,7 +90,7 @@ impl JsonSchema for Size {
         true
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "size", "examples": ["64KiB", "10MiB"] })
+        json_schema!({ "type": ["string", "integer"], "format": "size", "minimum": 0, "examples": ["64KiB", "10MiB"] })
     }
 }
 
@@ -93,6 +104,7 @@ mod tests {
             assert_eq!(text.parse::<Size>().unwrap(), Size(bytes), "{text}");
         }
         assert_eq!(Size::mib(10).to_string(), "10MiB");
+        assert_eq!(serde_json::from_str::<Size>("1024").unwrap(), Size(1024));
         assert!("ten".parse::<Size>().is_err());
         assert!("99999999999GiB".parse::<Size>().is_err());
     }
