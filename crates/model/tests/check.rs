@@ -70,14 +70,14 @@ fn cases() -> Vec<(&'static str, ProblemCode, String)> {
         ("unclosed", BadExpression, step("with: { map: 'Hi {{ first' }")),
         ("bad when", BadExpression, step("when: 'a >', with: { map: 1 }")),
         ("bad order", BadExpression, step("order: '{{ a. }}', with: { map: 1 }")),
-        ("bad deferred", BadExpression, flow("  way: { use: route.switch, after: in, with: { cases: { large: 'total >' } } }\n")),
+        ("bad deferred", BadExpression, flow("  way: { use: router.switch, after: in, with: { routes: { large: 'total >' } } }\n")),
         ("when is a number", WrongType, step("when: 7, with: { map: 1 }")),
         ("not earlier", NotEarlier, flow("  a: { use: transform.map, after: in, with: { map: '{{ $steps.b.x }}' } }\n  b: { use: transform.map, after: in, with: { map: 1 } }\n")),
         ("itself", NotEarlier, step("with: { map: '{{ $steps.next.x }}' }")),
         ("not earlier in when", NotEarlier, flow("  a: { use: transform.map, after: in, when: $steps.b.ok, with: { map: 1 } }\n  b: { use: transform.map, after: in, with: { map: 1 } }\n")),
         ("no message yet", UnknownVariable, hook("path: '{{ $headers.a }}'")),
         ("mistyped variable", UnknownVariable, step("with: { map: '{{ $step.in.a }}' }")),
-        ("no schedule", BadSchedule, "name: test\nsteps:\n  in: { use: feed.poll, with: { url: x } }\n".into()),
+        ("no schedule", BadSchedule, "name: test\nsteps:\n  in: { use: http.poll, with: { url: x } }\n".into()),
         ("schedule of an action", BadSchedule, step("schedule: { every: 5m }, with: { map: 1 }")),
         ("both", BadSchedule, polling("every: 5m, cron: '* * * * *'")),
         ("neither", BadSchedule, polling("")),
@@ -89,7 +89,7 @@ fn cases() -> Vec<(&'static str, ProblemCode, String)> {
         ("misfire", InvalidValue, polling("every: 5m, misfire: onec")),
         ("twice after", InvalidValue, flow("  next: { use: transform.map, after: [in, in], with: { map: 1 } }\n")),
         ("unknown function", UnknownVariable, step("with: { map: '{{ $lowercas(a) }}' }")),
-        ("unknown variable in deferred", UnknownVariable, flow("  way: { use: route.switch, after: in, with: { cases: { large: $body.total > 9 } } }\n")),
+        ("unknown variable in deferred", UnknownVariable, flow("  way: { use: router.switch, after: in, with: { routes: { large: $body.total > 9 } } }\n")),
         ("on_error comes after", InvalidValue, flow("  alert: { use: log.write, after: in }\non_error: alert\n")),
         ("on_error is the trigger", InvalidValue, flow("on_error: in\n")),
     ]
@@ -97,13 +97,13 @@ fn cases() -> Vec<(&'static str, ProblemCode, String)> {
 
 fn router(after: &str) -> String {
     format!(
-        "  way: {{ use: route.switch, after: in, with: {{ cases: {{ large: total > 9, small: total < 2 }} }} }}\n  \
+        "  way: {{ use: router.switch, after: in, with: {{ routes: {{ large: total > 9, small: total < 2 }} }} }}\n  \
          next: {{ use: transform.map, after: {after}, with: {{ map: 1 }} }}\n"
     )
 }
 
 fn polling(schedule: &str) -> String {
-    format!("name: test\nsteps:\n  in: {{ use: feed.poll, with: {{ url: x }}, schedule: {{ {schedule} }} }}\n")
+    format!("name: test\nsteps:\n  in: {{ use: http.poll, with: {{ url: x }}, schedule: {{ {schedule} }} }}\n")
 }
 
 #[test]
@@ -178,18 +178,18 @@ fn an_expression_is_excused_from_its_type() {
 #[test]
 fn deferred_expressions_stay_as_they_are() {
     let plan = plan(&flow(
-        "  way: { use: route.switch, after: in, with: { cases: { large: 'total > 9', small: '{{ total < 2 }}' } } }\n",
+        "  way: { use: router.switch, after: in, with: { routes: { large: 'total > 9', small: '{{ total < 2 }}' } } }\n",
     ));
     let with = &step_of(&plan, "way").with;
-    let cases = serde_json::json!({"cases": {"large": "total > 9", "small": "{{ total < 2 }}"}});
-    assert_eq!(with.constant(), Some(&cases));
+    let routes = serde_json::json!({"routes": {"large": "total > 9", "small": "{{ total < 2 }}"}});
+    assert_eq!(with.constant(), Some(&routes));
 }
 
 #[test]
 fn json_is_a_flow_too() {
     let plan = plan(
         r#"{"name": "test", "steps": {
-        "in": {"use": "feed.poll", "with": {"url": "x"}, "schedule": {"every": "5m"}},
+        "in": {"use": "http.poll", "with": {"url": "x"}, "schedule": {"every": "5m"}},
         "next": {"use": "transform.map", "after": "in", "when": "{{ n > 1 }}", "with": {"map": {"a": "{{ n }}"}}}}}"#,
     );
     assert_eq!(plan.trigger().queue.to_string(), "test/in");
@@ -211,9 +211,9 @@ fn what_is_not_said_has_its_default() {
 #[test]
 fn several_steps_fan_in_and_out() {
     let plan = plan(&flow(
-        "  way: { use: route.switch, after: in, with: { cases: { large: a } } }
+        "  way: { use: router.switch, after: in, with: { routes: { large: a } } }
   big: { use: transform.map, after: way.large, when: b, with: { map: 1 } }
-  all: { use: transform.map, after: [way.large, way.else, big], order: true, with: { map: 1 } }
+  all: { use: transform.map, after: [way.large, way.otherwise, big], order: true, with: { map: 1 } }
 ",
     ));
     let routes = |step: &str| {
@@ -222,7 +222,7 @@ fn several_steps_fan_in_and_out() {
     };
     let to = |step: &str, output: Option<&str>| (step.to_owned(), output.map(str::to_owned));
     assert_eq!(routes("in"), [to("way", None)]);
-    assert_eq!(routes("way"), [to("big", Some("large")), to("all", Some("large")), to("all", Some("else"))]);
+    assert_eq!(routes("way"), [to("big", Some("large")), to("all", Some("large")), to("all", Some("otherwise"))]);
     assert_eq!(routes("big"), [to("all", None)]);
     assert_eq!(step_of(&plan, "way").routes[1].order, Ordering::Whole);
 }
@@ -230,8 +230,8 @@ fn several_steps_fan_in_and_out() {
 #[test]
 fn the_order_that_an_operation_needs_wins() {
     let plan = plan(&flow(
-        "  keyed: { use: flow.aggregate, after: in, order: true, with: { key: '{{ id }}', count: 2 } }
-  whole: { use: flow.aggregate, after: in, with: { count: 2 } }
+        "  keyed: { use: transform.aggregate, after: in, order: true, with: { key: '{{ id }}', count: 2 } }
+  whole: { use: transform.aggregate, after: in, with: { count: 2 } }
   own: { use: transform.map, after: in, order: customer.id, with: { map: 1 } }
 ",
     ));

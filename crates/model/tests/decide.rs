@@ -57,10 +57,10 @@ fn queues(settlement: &Settlement) -> Vec<String> {
 fn example() -> Plan {
     plan(&flow(
         "  work: { use: transform.map, after: in, with: { map: 1 } }
-  way: { use: route.switch, after: work, with: { cases: { large: a } } }
+  way: { use: router.switch, after: work, with: { routes: { large: a } } }
   big: { use: transform.map, after: way.large, when: total > 9, order: customer.id, with: { map: 1 } }
-  every: { use: transform.map, after: [way.large, way.else], order: true, with: { map: '{{ $steps.in.x }}' } }
-  odd: { use: transform.map, after: way.else, when: \"total & 'x'\", with: { map: 1 } }
+  every: { use: transform.map, after: [way.large, way.otherwise], order: true, with: { map: '{{ $steps.in.x }}' } }
+  odd: { use: transform.map, after: way.otherwise, when: \"total & 'x'\", with: { map: 1 } }
   hasty: { use: http.request, after: in, retry: false, with: { url: x } }
   end: { use: transform.map, after: work, when: $var.on, with: { map: 1 } }
   alert: { use: transform.map, with: { map: 1 } }
@@ -125,7 +125,7 @@ impl Case {
 
 #[test]
 fn a_poll_is_never_given_up() {
-    let plan = plan("name: test\nsteps:\n  in: { use: feed.poll, with: { url: x }, schedule: { every: 5m } }\n");
+    let plan = plan("name: test\nsteps:\n  in: { use: http.poll, with: { url: x }, schedule: { every: 5m } }\n");
     let step = plan.trigger();
     let mut delivery = delivery(step, json!({}));
     delivery.first_failed_at = Some(Timestamp::from_millis(0));
@@ -156,7 +156,7 @@ fn routes_let_in_what_their_conditions_hold_for() {
     assert_eq!(to("large", json!({})), ["every"]);
     assert_eq!(to("nowhere", json!({})), [""; 0]);
     // A condition that fails (its result is no truth value) lets the message in, to be seen.
-    assert_eq!(to("else", json!({"total": 1})), ["every", "odd"]);
+    assert_eq!(to("otherwise", json!({"total": 1})), ["every", "odd"]);
     assert_eq!(queues(&settle(way, emits(vec![Emit::new(json!({}))]))), [""; 0]);
 }
 
@@ -239,7 +239,7 @@ fn what_nobody_receives_is_recorded_within_bounds() {
 #[test]
 fn an_unfinished_poll_keeps_its_lease() {
     let plan = plan(
-        "name: test\nsteps:\n  in: { use: feed.poll, with: { url: x }, schedule: { every: 5m } }\n  \
+        "name: test\nsteps:\n  in: { use: http.poll, with: { url: x }, schedule: { every: 5m } }\n  \
                      next: { use: transform.map, after: in, with: { map: 1 } }\n",
     );
     let trigger = plan.trigger();
@@ -300,7 +300,7 @@ fn any_emit() -> impl Strategy<Value = Emit> {
     let to = prop_oneof![
         Just(Recipient::Next),
         Just(Recipient::Myself),
-        prop_oneof![Just("large"), Just("else"), Just("odd")].prop_map(|name| Recipient::Output(name.into())),
+        prop_oneof![Just("large"), Just("otherwise"), Just("odd")].prop_map(|name| Recipient::Output(name.into())),
     ];
     let body = prop_oneof![Just(json!({"total": 10})), Just(json!({})), Just(Value::Null), Just(json!("x"))];
     (to, body, proptest::option::of(0_u64..1_000)).prop_map(|(to, body, delay)| Emit {

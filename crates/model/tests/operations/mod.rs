@@ -82,7 +82,7 @@ struct Map {
 #[serde(deny_unknown_fields)]
 struct Switch {
     /// Names of outputs, and the condition of each.
-    cases: BTreeMap<String, Expression>,
+    routes: BTreeMap<String, Expression>,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -103,14 +103,14 @@ fn with<C: JsonSchema>(mut spec: OperationSpec) -> Arc<OperationSpec> {
 
 /// The operations, by name.
 pub(crate) fn operations() -> BTreeMap<String, Arc<OperationSpec>> {
-    let cases = Outputs::Named { keys_of: "cases".into(), always: vec!["else".into()] };
+    let routes = Outputs::Named { keys_of: "routes".into(), always: vec!["otherwise".into()] };
     [
         with::<Hook>(OperationSpec::webhook("webhook.receive", "Receive", "Waits for requests.")),
-        with::<Poll>(OperationSpec::polling("feed.poll", "Poll", "Asks a feed.")),
+        with::<Poll>(OperationSpec::polling("http.poll", "Poll", "Asks a feed.")),
         with::<Request>(OperationSpec::action("http.request", "Request", "Sends a request.").writes_outside()),
         with::<Map>(OperationSpec::action("transform.map", "Map", "Makes a new body.")),
-        with::<Switch>(OperationSpec::action("route.switch", "Switch", "Chooses an output.").outputs(cases)),
-        with::<Aggregate>(OperationSpec::action("flow.aggregate", "Join", "Waits for several.").ordered_by("key")),
+        with::<Switch>(OperationSpec::action("router.switch", "Switch", "Chooses an output.").outputs(routes)),
+        with::<Aggregate>(OperationSpec::action("transform.aggregate", "Join", "Waits for several.").ordered_by("key")),
         with::<Nothing>(OperationSpec::action("log.write", "Log", "Writes a line.").outputs(Outputs::None)),
     ]
     .into_iter()
