@@ -56,10 +56,11 @@ struct Request {
 }
 
 #[derive(Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "UPPERCASE")]
 enum Method {
     #[default]
-    GET,
-    POST,
+    Get,
+    Post,
 }
 
 /// How to ask for the next page.
