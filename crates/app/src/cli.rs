@@ -117,15 +117,17 @@ impl fmt::Debug for Token {
     }
 }
 
-impl FromStr for Token {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if text.len() < 16 || !printable {
-            return Err("a token has at least 16 characters and no spaces".to_owned());
-        }
-        Ok(Self(text.to_owned()))
+impl From<String> for Token {
+    fn from(text: String) -> Self {
+        Self(text)
     }
+}
+
+/// Reads an address to listen on; `localhost` is its IPv4 one.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let wrong = |_| format!("`{text}` is not an address with a port, such as 127.0.0.1:7700");
+    numeric.as_deref().unwrap_or(text).parse().map_err(wrong)
 }
 
 #[derive(Debug, Clone, Args)]
@@ -168,7 +170,8 @@ pub(crate) struct EngineOptions {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Listen {
     /// The address to listen on; beyond loopback it needs a token
-    #[arg(long, env = "FLOWLINE_LISTEN", default_value = "127.0.0.1:7700", value_name = "ADDR:PORT")]
+    #[arg(long, env = "FLOWLINE_LISTEN", default_value = "127.0.0.1:7700", value_name = "ADDR:PORT",
+          value_parser = address)]
     pub(crate) listen: SocketAddr,
 
     /// What callers of the API must send as `Authorization: Bearer`; at least 16 characters

@@ -19,7 +19,7 @@ use clap::{
 };
 use flowline_model::{
     Problem, ProblemCode,
-    document::{self, Content, Entry},
+    document::{self, Content, Entry, Node},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -82,6 +82,8 @@ struct File {
     /// The value of each setting and the line it stands on.
     settings: BTreeMap<String, (String, usize)>,
     vars: Map<String, Value>,
+    /// Texts that must not be drawn: secrets in the wrong place.
+    hidden: Vec<String>,
 }
 
 impl File {
@@ -107,6 +109,7 @@ impl File {
         if problems.is_empty() {
             return Ok(file);
         }
+        let text = file.hidden.iter().fold(text, |text, hidden| text.replace(hidden.as_str(), "•••"));
         render::print(path, &text, &problems);
         Err(Failure::usage(format!("the configuration file {} cannot be used", path.display())))
     }
@@ -140,7 +143,12 @@ impl File {
                 }
                 self.settings.insert(entry.key.clone(), (text, entry.key_span.line));
             }
-            _ => problems.push(wrong_type(entry)),
+            _ => {
+                problems.push(wrong_type(entry));
+                if matches!(entry.key.as_str(), "secrets" | "token") {
+                    scalars(value, &mut self.hidden);
+                }
+            }
         }
     }
 
@@ -164,6 +172,15 @@ fn wrong_type(entry: &Entry) -> Problem {
         );
     }
     problem
+}
+
+/// Every text in a part of a document.
+fn scalars(node: &Node, found: &mut Vec<String>) {
+    match &node.content {
+        Content::Scalar(value) => found.push(value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+        Content::List(items) => items.iter().for_each(|item| scalars(item, found)),
+        Content::Map(entries) => entries.iter().for_each(|entry| scalars(&entry.value, found)),
+    }
 }
 
 /// The name of an argument, if it is a setting.

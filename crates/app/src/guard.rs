@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_token_is_demanded_as_it_is() {
-        let token = "a-token-of-sixteen".parse().unwrap();
+        let token = Token::from("a-token-of-sixteen".to_owned());
         let guard = Guard::new("0.0.0.0:7700".parse().unwrap(), Some(token));
         let with = |value| verdict(&guard, Method::GET, &[(header::AUTHORIZATION, value)]);
         assert_eq!(with("Bearer a-token-of-sixteen"), 200);

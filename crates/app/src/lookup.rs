@@ -27,6 +27,7 @@ pub(crate) struct Address {
 
 /// Which dead letters: by id, by criteria, or expressly all.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Chosen {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ids: Vec<u64>,
@@ -177,9 +178,7 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let failure = Self::new(error.to_string());
         match error {
-            EngineError::Queue(QueueError::InUse(_)) => {
-                failure.hint("stop the other process, or choose another folder with `--data DIR`")
-            }
+            EngineError::Queue(QueueError::InUse(_)) => failure.hint("choose another folder with `--data DIR`"),
             EngineError::Queue(QueueError::Unusable(_)) => failure.hint("look at it with `flowline doctor`"),
             EngineError::Queue(QueueError::Disk(_)) | EngineError::Folder(_) => {
                 failure.hint("make room and let this user write there, or choose another folder with `--data DIR`")

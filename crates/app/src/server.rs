@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::{
-    cli::Listen,
+    cli::{Listen, Token},
     failure::{Failure, Outcome},
     intake::{self, Patience, TimedBody},
     problem_details::ProblemDetails,
@@ -141,12 +141,24 @@ impl Server {
     }
 }
 
+/// The shortest token, in characters.
+const SHORTEST_TOKEN: usize = 16;
+
 /// Listens on the address, unless that would open the API to everybody.
 pub(crate) async fn listen(options: &Listen) -> Outcome<TcpListener> {
     let address = options.listen;
     if !address.ip().is_loopback() && options.token.is_none() {
         return Err(Failure::usage(format!("{address} can be reached by others, and there is no token"))
             .hint("set FLOWLINE_TOKEN to at least 16 random characters, or listen on 127.0.0.1"));
+    }
+    let is_weak = |token: &Token| {
+        token.expose().len() < SHORTEST_TOKEN || !token.expose().bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if options.token.as_ref().is_some_and(is_weak) {
+        return Err(Failure::usage(format!(
+            "the token has fewer than {SHORTEST_TOKEN} characters, or some that are not visible ASCII"
+        ))
+        .hint("make one with `openssl rand -hex 24`"));
     }
     TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))
 }

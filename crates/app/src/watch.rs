@@ -159,7 +159,7 @@ impl Watch {
         let claimed = claimed(&text);
         if let Some(other) = claimed.as_ref().and_then(|flow| self.holder(flow, path)) {
             let why = format!("the flow it names stands in {} already", other.display());
-            return self.stand(path, stamp, text, before, Standing::Waits(why));
+            return self.stand(path, stamp, text, before.or(claimed), Standing::Waits(why));
         }
         match self.engine.apply(&text).await {
             Ok(applied) => {

@@ -65,7 +65,7 @@ pub(crate) async fn receive(shared: &Arc<Shared>, path: &str, request: Request) 
     let Some((flow, hook)) = shared.flows.hooked(path) else {
         return Answer::problem(404, "no_webhook", "no flow has a webhook at this path");
     };
-    if !hook.accepts.methods.iter().any(|method| *method == request.method) {
+    if !hook.accepts.methods.contains(&request.method) {
         let allowed = hook.accepts.methods.join(", ");
         let refusal = Refusal::new(405, "method_not_allowed", format!("this webhook takes {allowed}"));
         return Answer::refusal(refusal.header("allow", &allowed));

@@ -129,7 +129,7 @@ pub(crate) async fn beat(shared: &Shared, queue: &QueueName, message: &Message) 
     };
     let Some(flow) = wanted else { return Ok(end(false)) };
     let Some(schedule) = &flow.plan.trigger().schedule else { return Ok(end(false)) };
-    let scheduled = said.map_or(shared.now(), |tick| tick.scheduled_at);
+    let scheduled = said.map_or_else(|| shared.now(), |tick| tick.scheduled_at);
     let due = schedule.due(scheduled, shared.now());
     let Some(next) = due.next else { return Ok(end(due.run)) };
     let id = message.id.derive(&[b"tick", &next.as_millis().to_be_bytes()]);

@@ -36,8 +36,7 @@ pub(super) struct DeadLetters {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReplayRequest {
-    #[serde(flatten)]
-    pub(crate) chosen: Chosen,
+    pub(crate) which: Chosen,
     /// The body to use instead; for one dead letter only.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub(crate) body: Option<Value>,
@@ -49,6 +48,13 @@ pub(crate) struct ReplayRequest {
 /// A value that is there, even if it is null.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
+}
+
+/// What to throw away.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DiscardRequest {
+    pub(crate) which: Chosen,
 }
 
 #[derive(Serialize)]
@@ -77,9 +83,11 @@ pub(super) async fn show(State(api): State<Api>, Named(id): Named<u64>) -> Answe
 }
 
 pub(super) async fn replay(State(api): State<Api>, Body(request): Body<ReplayRequest>) -> Answer<Replayed> {
-    let filter = chosen(request.chosen)?;
+    let filter = chosen(request.which)?;
     if request.body.is_some() && filter.ids.len() != 1 {
-        return Err(ProblemDetails::bad_request("a body replaces that of exactly one dead letter: name it in `ids`"));
+        return Err(ProblemDetails::bad_request(
+            "a body replaces that of exactly one dead letter: name it in `which.ids`",
+        ));
     }
     let flows = || api.engine.flows().into_iter().map(|flow| (flow.name, flow.version)).collect();
     let newest = request.newest.then(flows);
@@ -87,8 +95,8 @@ pub(super) async fn replay(State(api): State<Api>, Body(request): Body<ReplayReq
     Ok(Json(Replayed { replayed }))
 }
 
-pub(super) async fn discard(State(api): State<Api>, Body(request): Body<Chosen>) -> Answer<Discarded> {
-    let filter = chosen(request)?;
+pub(super) async fn discard(State(api): State<Api>, Body(request): Body<DiscardRequest>) -> Answer<Discarded> {
+    let filter = chosen(request.which)?;
     Ok(Json(Discarded { discarded: api.engine.records().discard_dead_letters(&filter).await? }))
 }
 

@@ -29,7 +29,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => "not_json",
                 _ => "bad_request",
             };
-            ProblemDetails::new(rejection.status(), code, rejection.body_text())
+            // JSON of another shape than asked for is a bad request like any other.
+            let status = match rejection.status() {
+                StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+                status => status,
+            };
+            ProblemDetails::new(status, code, rejection.body_text())
         })?;
         Ok(Self(body))
     }

@@ -1,7 +1,7 @@
 //! The API under `/api/v1`, and what stands beside it: health, readiness, metrics.
 
 mod components;
-pub(crate) use dead_letters::ReplayRequest;
+pub(crate) use dead_letters::{DiscardRequest, ReplayRequest};
 mod dead_letters;
 mod executions;
 mod extract;

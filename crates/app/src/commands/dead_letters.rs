@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{control::confirm, print_json};
 use crate::{
-    api::ReplayRequest,
+    api::{DiscardRequest, ReplayRequest},
     cli::{DeadLetters, DeadLettersCommand, DeadLettersList, Source, Which},
     failure::{Doing as _, Failure, Outcome},
     lookup::{self, Chosen, Lookup},
@@ -29,7 +29,7 @@ pub(super) async fn run(options: DeadLetters) -> Outcome {
         Some(DeadLettersCommand::Show { id, source }) => show(id, &source).await,
         Some(DeadLettersCommand::Edit { id, body, newest, source }) => edit(id, body.as_deref(), newest, &source).await,
         Some(DeadLettersCommand::Replay { which, newest, source }) => {
-            let request = ReplayRequest { chosen: chosen(which)?, body: None, newest };
+            let request = ReplayRequest { which: chosen(which)?, body: None, newest };
             let replayed = replay(&Lookup::open(&source).await?, request).await?;
             tell(&source, "replayed", replayed)
         }
@@ -136,8 +136,8 @@ async fn edit(id: u64, body: Option<&Path>, newest: bool, source: &Source) -> Ou
         return Err(Failure::new("the body was not changed, so nothing was done")
             .hint(format!("`flowline dead-letters replay {id}` replays it as it is")));
     }
-    let chosen = Chosen { ids: vec![id], ..Chosen::default() };
-    let replayed = replay(&lookup, ReplayRequest { chosen, body: Some(body), newest }).await?;
+    let which = Chosen { ids: vec![id], ..Chosen::default() };
+    let replayed = replay(&lookup, ReplayRequest { which, body: Some(body), newest }).await?;
     tell(source, "replayed", replayed)
 }
 
@@ -197,7 +197,7 @@ async fn replay(lookup: &Lookup, request: ReplayRequest) -> Outcome<u64> {
                 .hint("start it with `flowline up`"))
         }
         Lookup::Stopped(records) => {
-            let filter = request.chosen.filter().unwrap_or_default();
+            let filter = request.which.filter().unwrap_or_default();
             Ok(lookup::replay(records, filter, request.body, None::<BTreeMap<FlowName, u32>>).await?)
         }
     }
@@ -213,7 +213,8 @@ async fn discard(chosen: Chosen, yes: bool, source: &Source) -> Outcome {
     }
     let discarded = match &lookup {
         Lookup::Server(client) => {
-            let Discarded { discarded } = client.post("dead-letters/discard", Some(&chosen)).await?;
+            let Discarded { discarded } =
+                client.post("dead-letters/discard", Some(&DiscardRequest { which: chosen })).await?;
             discarded
         }
         Lookup::Stopped(records) => records.discard_dead_letters(&filter).await?,

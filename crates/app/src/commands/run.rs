@@ -60,7 +60,8 @@ pub(super) async fn run(options: Run, vars: Map<String, Value>, logging: Logging
     }
     let polled = Arc::new(AtomicBool::new(inputs.is_some()));
     let engine = Engine::start(settings, quietened(catalog, &plan, &polled)).await?;
-    let work = Work { engine, plan, polled, bar, dead_before: 0, started: Instant::now() };
+    let mut work = Work { engine, plan, polled, bar, dead_before: 0, started: Instant::now() };
+    work.dead_before = work.standing().await?.dead;
     let result = tokio::select! {
         result = work.finish(&text, inputs) => result,
         _ = tokio::signal::ctrl_c() => Err(interrupted(&options)),

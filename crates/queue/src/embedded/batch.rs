@@ -3,10 +3,7 @@
 //! Nothing in memory changes while the transaction runs; all of it is noted here and applied
 //! after the commit, or thrown away with the transaction.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use flowline_model::{EventKind, MessageId, QueueName};
 use rusqlite::{Connection, OptionalExtension, params};

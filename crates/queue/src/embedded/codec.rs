@@ -15,21 +15,12 @@ use crate::QueueError;
 #[derive(Serialize, Deserialize)]
 struct Payload<'a> {
     body: Cow<'a, Value>,
-    #[serde(default, skip_serializing_if = "is_empty_map")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     headers: Cow<'a, BTreeMap<String, String>>,
-    #[serde(default, skip_serializing_if = "is_empty_list")]
-    attachments: Cow<'a, Vec<Attachment>>,
-    #[serde(default, skip_serializing_if = "is_empty_map")]
+    #[serde(default, skip_serializing_if = "<[Attachment]>::is_empty")]
+    attachments: Cow<'a, [Attachment]>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     steps: Cow<'a, BTreeMap<StepId, Value>>,
-}
-
-fn is_empty_map<K: Clone, V: Clone>(map: &Cow<'_, BTreeMap<K, V>>) -> bool {
-    map.is_empty()
-}
-
-#[expect(clippy::ptr_arg, reason = "serde calls it with the field's own type")]
-fn is_empty_list(list: &Cow<'_, Vec<Attachment>>) -> bool {
-    list.is_empty()
 }
 
 /// A message on its way into the store.

@@ -29,7 +29,10 @@ pub(crate) enum Answer {
 pub(crate) enum Order {
     Write(Command),
     /// Read the next messages of a queue into memory.
-    Read { head: Arc<Head>, reply: Option<oneshot::Sender<Result<(), QueueError>>> },
+    Read {
+        head: Arc<Head>,
+        reply: Option<oneshot::Sender<Result<(), QueueError>>>,
+    },
     /// Something is due sooner than the writer thinks.
     Wake,
     Close,

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -152,12 +152,9 @@ fn read_queues(connection: &Connection, report: &mut DoctorReport) -> rusqlite::
         let name: String = row.get(0)?;
         let count = |index: usize| row.get::<_, i64>(index).map(i64::unsigned_abs);
         match name.parse() {
-            Ok(queue) => report.queues.push(QueueReport {
-                queue,
-                waiting: count(1)?,
-                dead: count(2)?,
-                bytes: count(3)?,
-            }),
+            Ok(queue) => {
+                report.queues.push(QueueReport { queue, waiting: count(1)?, dead: count(2)?, bytes: count(3)? })
+            }
             Err(error) => report.problems.push(format!("the name of a queue: {error}")),
         }
         commit = commit.max(row.get(4)?);
@@ -174,7 +171,7 @@ fn rebuild(folder: &Folder) -> Result<RepairReport, QueueError> {
         fs::remove_dir_all(&workshop.root).map_err(failed)?;
     }
     fs::create_dir(&workshop.root).map_err(failed)?;
-    let mended = mend(&folder.wal()).map_err(failed)?;
+    let mended = mend(&folder.wal(), page_size(&folder.database())).map_err(failed)?;
     if folder.database().exists() {
         fs::copy(folder.database(), workshop.database()).map_err(failed)?;
     }
@@ -193,6 +190,17 @@ fn rebuild(folder: &Folder) -> Result<RepairReport, QueueError> {
         messages_put_back: salvaged.put_back,
         messages_lost: salvaged.lost,
     })
+}
+
+/// The size of the main file's pages, as its first bytes say.
+fn page_size(database: &Path) -> usize {
+    let mut start = [0; 18];
+    let read = File::open(database).and_then(|mut file| file.read_exact(&mut start));
+    match usize::from(u16::from_be_bytes([start[16], start[17]])) {
+        1 if read.is_ok() => 65_536,
+        size if read.is_ok() && size.is_power_of_two() && size >= 512 => size,
+        _ => wal::USUAL_PAGE,
+    }
 }
 
 /// Copies the files as they are into a folder named after the time.

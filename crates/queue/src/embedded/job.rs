@@ -50,7 +50,10 @@ impl Job {
 pub(crate) enum Fate {
     Discarded,
     /// It becomes a dead letter for this reason: the code, and the fault as JSON.
-    Dead { code: String, fault: String },
+    Dead {
+        code: String,
+        fault: String,
+    },
 }
 
 /// Takes everything that is ready or delayed off a queue.

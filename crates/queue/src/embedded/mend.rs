@@ -19,19 +19,37 @@ pub(crate) struct Mended {
     pub(crate) dropped: u64,
 }
 
-/// Reads a log and mends what can be mended.
-pub(crate) fn mend(path: &Path) -> io::Result<Mended> {
-    let Some(Ok(mut log)) = Log::open(path)? else { return Ok(Mended::default()) };
+/// Reads a log and mends what can be mended; `page_size` is that of the main file.
+pub(crate) fn mend(path: &Path, page_size: usize) -> io::Result<Mended> {
+    let Some(mut log) = Log::open(path)? else { return Ok(Mended::default()) };
+    let whole = log.header.take().filter(|header| header.whole);
+    let page_size = whole.as_ref().map_or(page_size, |header| header.page_size);
     let mut frames = Vec::new();
-    while let Some(frame) = log.next_frame()? {
+    while let Some(frame) = log.next_frame(page_size)? {
         frames.push(frame);
     }
-    let mut mender = Mender { header: log.header, mended: Mended::default(), kept: Vec::new() };
-    mender.find_salts(&frames);
+    // With a damaged header nothing is known before the first frame.
+    let before = whole.as_ref().map(|header| header.sum);
+    let Some(header) = whole.or_else(|| guess_header(page_size, &frames)) else { return Ok(Mended::default()) };
     // Behind the last frame of this generation is nothing that was ever committed.
-    let ours = frames.iter().rposition(|frame| frame.salts() == mender.header.salts).map_or(0, |last| last + 1);
-    mender.take(&frames[..ours]);
+    let ours = frames.iter().rposition(|frame| frame.salts() == header.salts).map_or(0, |last| last + 1);
+    let mut mender = Mender { header, mended: Mended::default(), kept: Vec::new() };
+    mender.take(&frames[..ours], before);
     Ok(mender.finish())
+}
+
+/// The header with which most of the first frames follow each other.
+fn guess_header(page_size: usize, frames: &[Frame]) -> Option<Header> {
+    let first = &frames[..frames.len().min(64)];
+    let salts = first
+        .iter()
+        .map(Frame::salts)
+        .max_by_key(|salts| first.iter().filter(|frame| frame.salts() == *salts).count())?;
+    let following = |header: &Header| {
+        let follows = |pair: &&[Frame]| header.sum_after(pair[0].stored_sum(), &pair[1]) == pair[1].stored_sum();
+        first.windows(2).filter(follows).count()
+    };
+    [false, true].into_iter().filter_map(|big| Header::anew(big, page_size, salts)).max_by_key(following)
 }
 
 struct Mender {
@@ -41,19 +59,7 @@ struct Mender {
 }
 
 impl Mender {
-    /// The header may be what is damaged: then most frames know better.
-    fn find_salts(&mut self, frames: &[Frame]) {
-        let ours = |salts: [u8; 8]| frames.iter().filter(|frame| frame.salts() == salts).count();
-        if let (false, Some(first)) = (self.header.whole, frames.first())
-            && ours(first.salts()) > ours(self.header.salts)
-        {
-            self.header.salts = first.salts();
-        }
-    }
-
-    fn take(&mut self, frames: &[Frame]) {
-        // With a damaged header nothing is known before the first frame.
-        let mut before = self.header.whole.then_some(self.header.sum);
+    fn take(&mut self, frames: &[Frame], mut before: Option<Sum>) {
         for (index, frame) in frames.iter().enumerate() {
             let next = frames.get(index + 1);
             let stored = frame.stored_sum();
@@ -94,8 +100,21 @@ impl Mender {
             }
             None => {
                 self.mended.dropped += 1;
+                self.end_without(frame);
                 stored_is_right.then_some(stored)
             }
+        }
+    }
+
+    /// Where the frame that is left out ended a transaction, the one before it does so now: the
+    /// others of that transaction must not be lost with it.
+    fn end_without(&mut self, dropped: &Frame) {
+        let highest = self.kept.iter().map(Frame::page).max().unwrap_or(0);
+        let ended = dropped.salts() == self.header.salts && dropped.commit_size() >= highest;
+        if let (true, Some(last)) = (ended && dropped.commit_size() != 0, self.kept.last_mut())
+            && last.commit_size() == 0
+        {
+            last.bytes[4..8].copy_from_slice(&dropped.commit_size().to_be_bytes());
         }
     }
 
@@ -103,8 +122,7 @@ impl Mender {
     fn finish(mut self) -> Mended {
         let Some(last) = self.kept.iter().rposition(|frame| frame.commit_size() != 0) else { return self.mended };
         let mut bytes = self.header.bytes;
-        bytes[16..24].copy_from_slice(&self.header.salts);
-        let Some(header) = Header::parse(bytes) else { return self.mended };
+        let header = self.header;
         write_sum(&mut bytes, 24, header.sum);
         let mut sum = header.sum;
         let out = &mut self.mended.bytes;

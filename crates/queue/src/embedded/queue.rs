@@ -98,7 +98,8 @@ impl EmbeddedQueue {
             (state.earliest_expiry, state.is_deliverable(now))
         };
         let planned = self.shared.wake_by(ends);
-        let sleeps_past = Duration::from_millis(ends.saturating_sub(now).max(0).unsigned_abs()) < self.shared.longest_sleep;
+        let sleeps_past =
+            Duration::from_millis(ends.saturating_sub(now).max(0).unsigned_abs()) < self.shared.longest_sleep;
         if planned > ends && sleeps_past {
             drop(self.send(Order::Wake));
         }
@@ -178,7 +179,9 @@ impl Queue for EmbeddedQueue {
                 return Ok(leases);
             }
             match deadline {
-                Some(deadline) if tokio::time::timeout_at(deadline, arrival.as_mut()).await.is_err() => return Ok(Vec::new()),
+                Some(deadline) if tokio::time::timeout_at(deadline, arrival.as_mut()).await.is_err() => {
+                    return Ok(Vec::new());
+                }
                 Some(_) => {}
                 None => arrival.await,
             }
@@ -277,9 +280,8 @@ impl Queue for EmbeddedQueue {
 
     async fn dead_letters(&self, filter: &DeadLetterFilter, max: usize) -> Result<Vec<DeadLetter>, QueueError> {
         let (shared, filter) = (self.shared.clone(), filter.clone());
-        let query = move |connection: &rusqlite::Connection| {
-            dead_letters::list(connection, &shared.heads, &filter, max)
-        };
+        let query =
+            move |connection: &rusqlite::Connection| dead_letters::list(connection, &shared.heads, &filter, max);
         let found = self.listings.read(query).await?;
         found.into_iter().map(|letter| letter.decode(&self.shared.heads)).collect()
     }

@@ -30,18 +30,14 @@ const TABLES: [Table; 8] = [
         columns: "id, name, max_messages, max_bytes, last_commit, messages, delayed, bytes, dead, finished_bytes",
         key: "id",
     },
+    Table { name: "message", columns: "seq, queue, id, parent, execution, version, enqueued_at, payload", key: "seq" },
     Table {
-        name: "message",
-        columns: "seq, queue, id, parent, execution, version, enqueued_at, payload",
-        key: "seq",
+        name: "found_waiting",
+        columns: "queue, due, seq, attempt, first_failed_at, grp, size",
+        key: "queue, due, seq",
     },
-    Table { name: "found_waiting", columns: "queue, due, seq, attempt, first_failed_at, grp, size", key: "queue, due, seq" },
     Table { name: "found_held", columns: "queue, grp, seq, due, size", key: "queue, grp, seq" },
-    Table {
-        name: "dead_letter",
-        columns: "id, seq, queue, code, fault, attempts, died_at, grp, size",
-        key: "id",
-    },
+    Table { name: "dead_letter", columns: "id, seq, queue, code, fault, attempts, died_at, grp, size", key: "id" },
     Table {
         name: "event",
         columns: "id, execution, queue, message, seq, kind, version, attempt, started_at, ended_at, emitted, outputs, \
@@ -84,7 +80,8 @@ fn copy(from: &Connection, to: &Connection, table: &Table) -> rusqlite::Result<u
     let marks = vec!["?"; columns.split(',').count()].join(", ");
     let mut insert = to.prepare(&format!("INSERT OR IGNORE INTO {name}({columns}) VALUES ({marks})"))?;
     let mut last = None;
-    let whole = copy_rows(from, &mut insert, &format!("SELECT {columns} FROM {source} ORDER BY {key}"), &[], &mut last)?;
+    let whole =
+        copy_rows(from, &mut insert, &format!("SELECT {columns} FROM {source} ORDER BY {key}"), &[], &mut last)?;
     if whole {
         return Ok(0);
     }

@@ -171,7 +171,8 @@ impl Opened {
             heads.insert(head);
         }
         let newest = |table: &str, key: &str| {
-            connection.query_row(&format!("SELECT coalesce(max({key}), 0) FROM {table}"), [], |row| row.get::<_, i64>(0))
+            connection
+                .query_row(&format!("SELECT coalesce(max({key}), 0) FROM {table}"), [], |row| row.get::<_, i64>(0))
         };
         numbers.seq = newest("message", "seq")? + 1;
         numbers.event = newest("event", "id")? + 1;
@@ -181,9 +182,9 @@ impl Opened {
 
 fn read_head(row: &rusqlite::Row<'_>, memory: Arc<Memory>) -> rusqlite::Result<Arc<Head>> {
     let name: String = row.get(1)?;
-    let name = name.parse().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
-    })?;
+    let name = name
+        .parse()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error)))?;
     let limit = |index: usize| row.get::<_, i64>(index).map(i64::unsigned_abs);
     let limits = Limits { messages: limit(2)?, bytes: limit(3)? };
     let tally = Tally {

@@ -28,6 +28,9 @@ const HEADER: usize = 32;
 pub(crate) const FRAME_HEADER: usize = 24;
 const MAGIC_LITTLE: u32 = 0x377f_0682;
 const MAGIC_BIG: u32 = 0x377f_0683;
+const WAL_FORMAT: u32 = 3_007_000;
+/// The size of a page unless a file says otherwise.
+pub(crate) const USUAL_PAGE: usize = 4_096;
 
 /// SQLite's running checksum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +67,17 @@ impl Header {
         Some(Self { bytes, big_endian, page_size, salts, sum, whole })
     }
 
+    /// A header for a log whose own is lost.
+    pub(crate) fn anew(big_endian: bool, page_size: usize, salts: [u8; 8]) -> Option<Self> {
+        let mut bytes = [0; HEADER];
+        let magic = if big_endian { MAGIC_BIG } else { MAGIC_LITTLE };
+        bytes[0..4].copy_from_slice(&magic.to_be_bytes());
+        bytes[4..8].copy_from_slice(&WAL_FORMAT.to_be_bytes());
+        bytes[8..12].copy_from_slice(&u32::try_from(page_size).ok()?.to_be_bytes());
+        bytes[16..24].copy_from_slice(&salts);
+        Self::parse(bytes)
+    }
+
     /// The checksum after a frame, given the one before it.
     pub(crate) fn sum_after(&self, before: Sum, frame: &Frame) -> Sum {
         add(self.big_endian, add(self.big_endian, before, &frame.bytes[..8]), &frame.bytes[FRAME_HEADER..])
@@ -81,6 +95,11 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Which page it is.
+    pub(crate) fn page(&self) -> u32 {
+        word(&self.bytes, 0)
+    }
+
     /// The size of the database in pages if this frame ends a transaction, else zero.
     pub(crate) fn commit_size(&self) -> u32 {
         word(&self.bytes, 4)
@@ -99,12 +118,13 @@ impl Frame {
 /// Reads a log frame by frame.
 pub(crate) struct Log {
     input: BufReader<File>,
-    pub(crate) header: Header,
+    /// None if the head of the file is not one.
+    pub(crate) header: Option<Header>,
 }
 
 impl Log {
     /// Opens a log. None if there is none, or nothing stands in it.
-    pub(crate) fn open(path: &Path) -> io::Result<Option<Result<Self, Unreadable>>> {
+    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -116,12 +136,12 @@ impl Log {
         let mut input = BufReader::with_capacity(1 << 20, file);
         let mut bytes = [0; HEADER];
         input.read_exact(&mut bytes)?;
-        Ok(Some(Header::parse(bytes).map(|header| Self { input, header }).ok_or(Unreadable)))
+        Ok(Some(Self { input, header: Header::parse(bytes) }))
     }
 
     /// The next frame that is there in full.
-    pub(crate) fn next_frame(&mut self) -> io::Result<Option<Frame>> {
-        let mut bytes = vec![0; FRAME_HEADER + self.header.page_size];
+    pub(crate) fn next_frame(&mut self, page_size: usize) -> io::Result<Option<Frame>> {
+        let mut bytes = vec![0; FRAME_HEADER + page_size];
         match self.input.read_exact(&mut bytes) {
             Ok(()) => Ok(Some(Frame { bytes })),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
@@ -129,10 +149,6 @@ impl Log {
         }
     }
 }
-
-/// The head of the log is not one.
-#[derive(Debug)]
-pub(crate) struct Unreadable;
 
 /// Where a log is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,37 +161,38 @@ pub(crate) struct Damage {
 
 /// Looks for durable commits behind something that does not fit.
 pub(crate) fn find_damage(path: &Path) -> io::Result<Option<Damage>> {
-    let mut log = match Log::open(path)? {
-        None => return Ok(None),
-        // SQLite takes such a file for empty. Whether it held commits only the mark can tell.
-        Some(Err(Unreadable)) => return Ok(None),
-        Some(Ok(log)) => log,
+    let Some(mut log) = Log::open(path)? else { return Ok(None) };
+    let Some(header) = log.header.clone().filter(|header| header.whole) else {
+        return broken_header(log);
     };
-    let mut sum = log.header.sum;
-    let mut fits = log.header.whole;
-    let mut damage = Damage { offset: 0, behind: 0 };
-    let (mut index, mut ended, mut durable) = (0, false, false);
-    while let Some(frame) = log.next_frame()? {
-        let same = frame.salts() == log.header.salts;
+    let (mut sum, mut fits, mut damage) = (header.sum, true, Damage { offset: 0, behind: 0 });
+    // Whether a transaction ended since the first misfit, and whether another began after that.
+    let (mut ended, mut durable) = (false, false);
+    let mut offset = HEADER as u64;
+    while let Some(frame) = log.next_frame(header.page_size)? {
+        let same = frame.salts() == header.salts;
         if fits {
-            let after = log.header.sum_after(sum, &frame);
-            fits = same && after == frame.stored_sum();
-            sum = after;
-            if !fits {
-                damage.offset = (HEADER + index * (FRAME_HEADER + log.header.page_size)) as u64;
-            }
+            sum = header.sum_after(sum, &frame);
+            fits = same && sum == frame.stored_sum();
+            damage.offset = offset;
         } else if same {
             damage.behind += 1;
             durable |= ended;
         }
-        if !fits && same {
-            ended |= frame.commit_size() != 0;
-        }
-        index += 1;
+        ended |= !fits && same && frame.commit_size() != 0;
+        offset += frame.bytes.len() as u64;
     }
-    // Frames of a generation are written only after its header was flushed.
-    let broken_header = !log.header.whole && damage.behind > 0;
-    Ok((durable || broken_header).then_some(damage))
+    Ok(durable.then_some(damage))
+}
+
+/// A header that does not fit is damage if anything stands behind it: it lies within one sector,
+/// is written as one, and is flushed before the first frame.
+fn broken_header(mut log: Log) -> io::Result<Option<Damage>> {
+    let mut damage = Damage { offset: 0, behind: 0 };
+    while let Some(frame) = log.next_frame(USUAL_PAGE)? {
+        damage.behind += u64::from(frame.bytes.iter().any(|byte| *byte != 0));
+    }
+    Ok((damage.behind > 0).then_some(damage))
 }
 
 /// Adds bytes to a checksum, eight at a time.

@@ -165,9 +165,7 @@ fn load(connection: &Connection, row: Row) -> rusqlite::Result<Option<Entry>> {
 /// Reads one message by its number.
 pub(crate) fn load_message(connection: &Connection, seq: i64) -> rusqlite::Result<Option<Stored>> {
     connection
-        .prepare_cached(
-            "SELECT id, parent, execution, version, enqueued_at, payload FROM message WHERE seq = ?1",
-        )?
+        .prepare_cached("SELECT id, parent, execution, version, enqueued_at, payload FROM message WHERE seq = ?1")?
         .query_row([seq], |row| read_stored(row, 0))
         .optional()
 }
@@ -187,9 +185,7 @@ pub(crate) fn read_stored(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Res
 fn next_due(connection: &Connection, head: &Head) -> rusqlite::Result<Option<i64>> {
     let cursor = head.state().lane(true).cursor;
     connection
-        .prepare_cached(
-            "SELECT due FROM waiting WHERE queue = ?1 AND (due, seq) > (?2, ?3) ORDER BY due, seq LIMIT 1",
-        )?
+        .prepare_cached("SELECT due FROM waiting WHERE queue = ?1 AND (due, seq) > (?2, ?3) ORDER BY due, seq LIMIT 1")?
         .query_row(params![head.id, cursor.due, cursor.seq], |row| row.get(0))
         .optional()
 }
