@@ -55,7 +55,8 @@ pub(crate) struct Contact {
 const FIRST: [&str; 5] = ["Ada", "Grace", "Alan", "Edsger", "Barbara"];
 const LAST: [&str; 7] = ["Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Knuth", "Hamilton"];
 const COMMENT: &str = "We would like to hear more about delivery times and about prices for larger orders; \
-    please call in the morning, and send the catalogue to our address.";
+    please call in the morning, and send the catalogue to our address. We move in spring, so nothing \
+    should arrive at the new address before the end of March.";
 
 impl Form {
     /// The form with this number.
