@@ -185,7 +185,7 @@ fn scalars(node: &Node, found: &mut Vec<String>) {
 
 /// The name of an argument, if it is a setting.
 fn setting(argument: &Arg) -> Option<&str> {
-    argument.get_env().and(argument.get_long())
+    argument.get_env().and_then(|_| argument.get_long())
 }
 
 /// Every setting and its environment variable.

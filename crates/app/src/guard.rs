@@ -111,7 +111,7 @@ mod tests {
         }
         let own = host("localhost:7700");
         let origin = |origin| (header::ORIGIN, origin);
-        assert_eq!(verdict(&guard, Method::POST, &[own.clone()]), 200);
+        assert_eq!(verdict(&guard, Method::POST, std::slice::from_ref(&own)), 200);
         assert_eq!(verdict(&guard, Method::POST, &[own.clone(), origin("http://localhost:7700")]), 200);
         for bad in ["http://evil.example", "null", "http://localhost:9999"] {
             assert_eq!(verdict(&guard, Method::POST, &[own.clone(), origin(bad)]), 403, "{bad}");
