@@ -79,11 +79,14 @@ fn waits(messages: u64) -> &'static str {
     if messages == 1 { "waits" } else { "wait" }
 }
 
-/// How many messages wait for a flow or a step.
+/// How many messages wait for a flow or a step, but for the ticks of its schedule.
 async fn waiting(client: &Client, target: &Target) -> Outcome<u64> {
+    let flow: FlowStatus = client.get(&format!("flows/{}", target.flow)).await?;
     let queues: Vec<QueueDepth> = client.list("queues", &[]).await?;
     let meant = queues.iter().filter(|depth| {
-        depth.queue.flow == target.flow && target.step.as_ref().is_none_or(|step| *step == depth.queue.step)
+        depth.queue.flow == target.flow
+            && depth.queue.step != flow.trigger
+            && target.step.as_ref().is_none_or(|step| *step == depth.queue.step)
     });
     Ok(meant.map(|depth| depth.ready + depth.delayed).sum())
 }

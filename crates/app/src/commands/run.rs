@@ -11,8 +11,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use flowline_engine::{ApplyError, Engine, EngineError};
-use flowline_model::{Fault, FlowName, OperationKind, Plan};
+use flowline_engine::{ApplyError, Engine, EngineError, Execution, ExecutionFilter};
+use flowline_model::{Fault, FlowName, OperationKind, Plan, Timestamp};
 use flowline_queue::{DeadLetter, DeadLetterFilter, QueueError};
 use flowline_sdk::{Catalog, Context, ErasedPolling, Operation, PolledValue, Run as Code};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -60,7 +60,7 @@ pub(super) async fn run(options: Run, vars: Map<String, Value>, logging: Logging
     }
     let polled = Arc::new(AtomicBool::new(inputs.is_some()));
     let engine = Engine::start(settings, quietened(catalog, &plan, &polled)).await?;
-    let mut work = Work { engine, plan, polled, bar, dead_before: 0, started: Instant::now() };
+    let mut work = Work { engine, plan, polled, bar, dead_before: 0, started: Instant::now(), began_at: table::now() };
     work.dead_before = work.standing().await?.dead;
     let result = tokio::select! {
         result = work.finish(&text, inputs) => result,
@@ -154,6 +154,7 @@ struct Work {
     bar: ProgressBar,
     dead_before: u64,
     started: Instant,
+    began_at: Timestamp,
 }
 
 /// How the queues of the flow stand.
@@ -169,6 +170,8 @@ struct Standing {
 /// What came of it.
 struct Summary {
     inputs: Option<u64>,
+    /// Executions that began in this run.
+    begun: u64,
     dead: u64,
     listed: Vec<DeadLetter>,
     /// Why the input ended early.
@@ -194,7 +197,8 @@ impl Work {
         self.wait_until(|standing| standing.waiting == 0).await?;
         self.engine.caught_up().await?;
         let (dead, listed) = self.dead_letters_after(before).await?;
-        Ok(Summary { inputs: number, dead, listed, broken, took: self.started.elapsed() })
+        let begun = self.executions_begun().await?;
+        Ok(Summary { inputs: number, begun, dead, listed, broken, took: self.started.elapsed() })
     }
 
     /// Publishes the inputs, never many more than the flow keeps up with.
@@ -271,6 +275,23 @@ impl Work {
         }
     }
 
+    /// How many executions began since this run did; a poll that only failed began none.
+    async fn executions_begun(&self) -> Outcome<u64> {
+        let mut filter = ExecutionFilter { flow: Some(self.plan.flow.clone()), limit: 1_000, ..Default::default() };
+        let mut number = 0;
+        loop {
+            let page = self.engine.records().executions(&filter).await?;
+            let recent = page.iter().take_while(|execution| execution.started_at >= self.began_at);
+            let recent: Vec<&Execution> = recent.collect();
+            let only_failed = |execution: &Execution| execution.retried > 0 && execution.done + execution.dead == 0;
+            number += recent.iter().filter(|execution| !only_failed(execution)).count() as u64;
+            if recent.len() < filter.limit as usize {
+                return Ok(number);
+            }
+            filter.before = recent.last().map(|execution| execution.id);
+        }
+    }
+
     fn filter(&self, after: u64) -> DeadLetterFilter {
         DeadLetterFilter { flow: Some(self.plan.flow.clone()), after: Some(after), ..DeadLetterFilter::default() }
     }
@@ -300,18 +321,18 @@ impl Work {
 impl Summary {
     /// Says what came of it; dead letters and broken input are a failure.
     fn tell(self, as_json: bool, flow: &FlowName) -> Outcome {
-        let Self { inputs, dead, listed, broken, took } = self;
+        let Self { inputs, begun, dead, listed, broken, took } = self;
         if as_json {
             print_json(&json!({
-                "flow": flow, "inputs": inputs, "dead_letters": dead, "input_error": broken,
+                "flow": flow, "inputs": inputs, "executions": begun, "dead_letters": dead, "input_error": broken,
                 "milliseconds": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "first_dead_letters": listed,
             }))?;
         } else {
             if !listed.is_empty() {
                 dead_letters::print(&listed);
             }
-            let taken = inputs.map_or_else(String::new, |number| format!("{}, ", plural(number, "input")));
-            anstream::println!("{flow}: {taken}{}, {}", plural(dead, "dead letter"), table::lapse(took));
+            let begun = inputs.map_or_else(|| plural(begun, "execution"), |number| plural(number, "input"));
+            anstream::println!("{flow}: {begun}, {}, {}", plural(dead, "dead letter"), table::lapse(took));
         }
         if let Some(broken) = broken {
             let before = plural(inputs.unwrap_or_default(), "value");

@@ -58,6 +58,7 @@ fn a_polling_trigger_polls_once() {
     let text = shown(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert_eq!(text.matches("INFO beat").count(), 1, "{text}");
+    assert!(text.contains("beat: 1 execution, 0 dead letters"), "{text}");
 }
 
 #[test]

@@ -235,3 +235,24 @@ fn an_address_left_behind_by_a_killed_server_misleads_nobody() {
     assert!(folder.path().join("data/server.json").exists());
     assert_eq!(folder.json(&["queues", "--json"]).as_array().map(Vec::len), Some(3));
 }
+
+#[test]
+fn a_second_interrupt_stops_at_once() {
+    let folder = Folder::new();
+    folder.write(
+        "flows/slow.yaml",
+        "name: slow\nsteps:\n  form:\n    use: webhook.receive\n    with: { wait_for_reply: 1m }\n  say:\n    use: log.write\n    after: form\n",
+    );
+    let server = Server::start(&folder, &["--grace", "60s"]);
+    let mut waiting = server.connect();
+    let head = format!("POST /hook/slow HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n", server.address);
+    std::io::Write::write_all(&mut waiting, head.as_bytes()).unwrap();
+    until("the request is taken", || {
+        !server.get("/api/v1/executions").json()["executions"].as_array().unwrap().is_empty()
+    });
+    server.signal("-INT");
+    until("it is stopping", || server.log().contains("once more stops at once"));
+    let (code, took) = server.stop();
+    assert_eq!(code, Some(130));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
