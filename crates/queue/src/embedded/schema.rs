@@ -159,29 +159,44 @@ fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Takes the file through every step that it has not seen yet, each as one transaction.
 pub(crate) fn migrate(path: &Path, connection: &Connection, migrations: &[&str]) -> Result<(), QueueError> {
+    let failed = |error| explain(path, &error);
     let newest = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
-    let run = || -> rusqlite::Result<Option<i64>> {
-        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if found > newest || found < 0 {
-            return Ok(Some(found));
-        }
-        for (step, statements) in migrations.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
-            let version = i64::try_from(step + 1).unwrap_or(i64::MAX);
-            let transaction = connection.unchecked_transaction()?;
-            transaction.execute_batch(statements)?;
-            transaction.pragma_update(None, "user_version", version)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.commit()?;
-        }
-        Ok(None)
+    let found = format_of(connection).map_err(failed)?;
+    let Some(found) = found else {
+        return Err(QueueError::Unusable(format!(
+            "{} is not a Flowline queue store: it belongs to another program",
+            path.display()
+        )));
     };
-    match run().map_err(|error| explain(path, &error))? {
-        None => Ok(()),
-        Some(found) => Err(QueueError::Unusable(format!(
+    if found > newest {
+        return Err(QueueError::Unusable(format!(
             "{} has format {found}; this program knows formats up to {newest}: start a newer version of Flowline",
             path.display()
-        ))),
+        )));
     }
+    let seen = usize::try_from(found).unwrap_or(0);
+    for (step, statements) in migrations.iter().enumerate().skip(seen) {
+        take_step(connection, step, statements).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn take_step(connection: &Connection, step: usize, statements: &str) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(statements)?;
+    transaction.pragma_update(None, "user_version", i64::try_from(step + 1).unwrap_or(i64::MAX))?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.commit()
+}
+
+/// The format of a file, zero if nothing is in it; none if it is not one of ours.
+fn format_of(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let ours = application == APPLICATION_ID && format > 0;
+    let empty = application == 0 && format == 0 && tables == 0;
+    Ok((ours || empty).then_some(format))
 }
 
 /// Says what a SQLite error means for whoever asked.
@@ -203,5 +218,40 @@ pub(crate) fn explain(path: &Path, error: &rusqlite::Error) -> QueueError {
             QueueError::InUse(format!("{file} is locked by another program"))
         }
         _ => QueueError::Unusable(format!("{file}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_file_is_taken_to_the_newest_format_and_keeps_its_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        let later = "ALTER TABLE queue ADD COLUMN note TEXT NOT NULL DEFAULT 'none'";
+        let connection = Connection::open(&path).unwrap();
+        migrate(&path, &connection, &[FORMAT_1]).unwrap();
+        connection.execute("INSERT INTO queue(name, max_messages, max_bytes) VALUES ('a/b', 1, 1)", []).unwrap();
+        drop(connection);
+
+        let connection = Connection::open(&path).unwrap();
+        migrate(&path, &connection, &[FORMAT_1, later]).unwrap();
+        let note: String = connection.query_row("SELECT note FROM queue", [], |row| row.get(0)).unwrap();
+        assert_eq!((format_of(&connection).unwrap(), note.as_str()), (Some(2), "none"));
+        migrate(&path, &connection, &[FORMAT_1, later]).unwrap();
+        let older = migrate(&path, &connection, &[FORMAT_1]).unwrap_err().to_string();
+        assert!(older.contains("has format 2; this program knows formats up to 1"), "{older}");
+    }
+
+    #[test]
+    fn a_step_that_fails_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        let connection = Connection::open(&path).unwrap();
+        let broken = "CREATE TABLE half(a); CREATE TABLE half(a)";
+        migrate(&path, &connection, &[FORMAT_1, broken]).unwrap_err();
+        assert_eq!(format_of(&connection).unwrap(), Some(1));
+        migrate(&path, &connection, &[FORMAT_1, "CREATE TABLE half(a)"]).unwrap();
     }
 }

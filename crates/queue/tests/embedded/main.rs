@@ -3,5 +3,9 @@
 
 mod conforms;
 mod damage;
+mod deep;
+mod faults;
+mod kill;
+mod model;
 mod steered;
 mod torn;

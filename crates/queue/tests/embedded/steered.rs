@@ -53,6 +53,12 @@ impl Embedded {
         self.store = Some(EmbeddedQueue::open(&self.folder(), self.options()).expect("it opens"));
     }
 
+    /// Moves the clock; the store sees it a few milliseconds later.
+    pub(crate) fn advance(&self, time: Duration) {
+        let millis = i64::try_from(time.as_millis()).expect("a short time");
+        self.clock.fetch_add(millis, SeqCst);
+    }
+
     /// Opens the store as it would be found had the process been killed now.
     pub(crate) fn kill(&mut self) {
         let beside = self.folder.path().join("killed");
@@ -79,8 +85,7 @@ impl Subject for Embedded {
     }
 
     async fn pass(&mut self, time: Duration) {
-        let millis = i64::try_from(time.as_millis()).expect("a short time");
-        self.clock.fetch_add(millis, SeqCst);
+        self.advance(time);
         // The store looks at its clock every few milliseconds.
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
