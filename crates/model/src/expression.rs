@@ -3,7 +3,7 @@
 //! An expression sees a message body as `$` and, where it names them, `$steps`, `$headers`,
 //! `$flow`, `$execution`, `$var` and `$secret`. Evaluation never panics, loops for ever, recurses
 //! without end or takes all memory: the engine limits time, depth and length of sequences between
-//! calls, and [`guard`] limits what one call may do.
+//! calls, and `guard` limits what one call may do.
 
 use std::{
     borrow::Cow,
