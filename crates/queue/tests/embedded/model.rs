@@ -223,7 +223,9 @@ impl Pair {
                 let keys = self.model.waiting(*queue);
                 let count = self.embedded.store().discard(&name(STEPS[*queue])).await.unwrap();
                 assert_eq!(count, keys.len() as u64);
-                keys.iter().for_each(|key| drop(self.model.messages.remove(key)));
+                for key in &keys {
+                    self.model.messages.remove(key);
+                }
             }
             Step::Bury(queue) => self.bury(*queue).await,
             Step::Replay => self.replay().await,
