@@ -58,6 +58,10 @@ pub(crate) async fn attempt(
             let message = format!("`{}` waits for requests; it takes no messages", step.operation);
             Attempted::new(Err(Fault::reject("no_action", message)))
         }
+        Run::Image(_) | Run::Process => {
+            let message = format!("`{}` does not run in this process", step.operation);
+            Attempted::new(Err(Fault::misconfigured("no_worker", message)))
+        }
     }
 }
 

@@ -39,6 +39,7 @@ mod attachments;
 mod catalog;
 mod context;
 mod operation;
+mod remote;
 mod request;
 pub mod testing;
 
@@ -50,9 +51,10 @@ pub use flowline_model::{
     OperationSpec, Outputs, Recipient, Reply, Size, Timestamp,
 };
 pub use operation::{
-    Action, ErasedAction, ErasedPolling, ErasedWebhook, Operation, Polled, PolledValue, PollingTrigger, Run,
+    Action, ErasedAction, ErasedPolling, ErasedWebhook, Image, Operation, Polled, PolledValue, PollingTrigger, Run,
     WebhookTrigger,
 };
+pub use remote::{Contract, Gateway, GatewayStep, Presence, Produced, Remote, RemoteStep};
 pub use request::{Accepts, Received, Refusal, Request};
 
 /// What nearly every component needs.

@@ -115,6 +115,23 @@ pub enum Run {
     Polling(Arc<dyn ErasedPolling>),
     /// Of a webhook trigger.
     Webhook(Arc<dyn ErasedWebhook>),
+    /// In a container image: such an operation never runs in this process.
+    Image(Arc<Image>),
+    /// In a program that is started as a child process.
+    Process,
+}
+
+/// A container image that holds the code of a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its name, as `docker run` takes it.
+    pub name: String,
+    /// The operation's key in the component: what the container is told to run.
+    pub function: String,
+    /// What is started in it; empty takes what the image says.
+    pub command: Vec<String>,
+    /// Further environment that the component asks for, without secrets.
+    pub environment: Vec<(String, String)>,
 }
 
 /// An operation as a catalog holds it: spec and code.

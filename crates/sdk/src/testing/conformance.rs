@@ -172,6 +172,8 @@ async fn attempt(operation: &Operation, config: Value) -> Option<bool> {
                 let request = request("POST", "/hook/test", &[("content-type", "application/json")], "{}");
                 host.receive(operation, config, request).await.is_ok() || accepted
             }
+            // What runs elsewhere is tried elsewhere.
+            Run::Image(_) | Run::Process => true,
         }
     };
     AssertUnwindSafe(run).catch_unwind().await.ok()
