@@ -130,7 +130,11 @@ fn description(about: &Map<String, Value>) -> String {
     let mut add = |sentence: &str| {
         let sentence = sentence.trim();
         if !sentence.is_empty() {
-            sentences.push(if sentence.ends_with(['.', '!', '?', ':']) { sentence.into() } else { format!("{sentence}.") });
+            sentences.push(if sentence.ends_with(['.', '!', '?', ':']) {
+                sentence.into()
+            } else {
+                format!("{sentence}.")
+            });
         }
     };
     let help = about.get("help").and_then(Value::as_object);
@@ -139,7 +143,9 @@ fn description(about: &Map<String, Value>) -> String {
     add(text(about, "prompt"));
     match about.get("model") {
         Some(Value::Object(model)) => add(&labels(model)),
-        Some(Value::String(_)) => add("The component knows which values there are: `flowline components model` asks it"),
+        Some(Value::String(_)) => {
+            add("The component knows which values there are: `flowline components model` asks it")
+        }
         _ => {}
     }
     if !text(about, "placeholder").is_empty() {

@@ -151,7 +151,8 @@ impl Descriptor {
     pub fn with_metadata(mut self, content: impl Fn(&str) -> Option<Value>) -> Self {
         for group in ["triggers", "actions"] {
             let operations = self.document.get_mut(group).and_then(Value::as_object_mut);
-            let metadata = operations.into_iter().flat_map(Map::values_mut).filter_map(|about| about.get_mut("metadata"));
+            let metadata =
+                operations.into_iter().flat_map(Map::values_mut).filter_map(|about| about.get_mut("metadata"));
             for metadata in metadata.filter_map(Value::as_object_mut) {
                 metadata.retain(|_, side| match side.as_str().map(&content) {
                     None => true,

@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::{
     lines::{self, About, Lines},
-    objects::RemoteObjects,
+    objects::{ObjectStore, RemoteObjects},
     remembered::Remembered,
     settings::Settings,
 };
@@ -57,7 +57,7 @@ pub(crate) struct Platform {
     state: String,
     user: String,
     key: String,
-    objects: RemoteObjects,
+    pub(crate) objects: Arc<ObjectStore>,
     lines: Lines,
 }
 
@@ -77,7 +77,7 @@ impl Platform {
         let http = Arc::new(Http::default());
         let api = &settings.api;
         Self {
-            objects: RemoteObjects::new(Arc::clone(&http), settings.objects.as_ref()),
+            objects: Arc::new(ObjectStore::new(Arc::clone(&http), settings.objects.as_ref())),
             http,
             state: format!("{}/v1/tasks/{}/steps/{}/state", api.url, settings.flow, settings.step),
             user: api.user.clone(),
@@ -117,6 +117,7 @@ impl Platform {
 pub(crate) struct StepHost {
     pub(crate) platform: Arc<Platform>,
     pub(crate) remembered: Remembered,
+    pub(crate) files: RemoteObjects,
     pub(crate) thread: Option<String>,
     pub(crate) message: String,
 }
@@ -164,7 +165,7 @@ impl Host for StepHost {
     }
 
     fn attachments(&self) -> &dyn Attachments {
-        &self.platform.objects
+        &self.files
     }
 
     fn log(&self, _: &Place, line: &str) {

@@ -1,5 +1,7 @@
 //! A delivery, read: what is to be run, on what, and what every publication about it carries.
 
+use std::collections::HashMap;
+
 use flowline_model::{ExecutionId, FlowName, Message, MessageId, StepId};
 use flowline_sdk::Place;
 use lapin::{
@@ -7,7 +9,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::cipher::Cipher;
 
@@ -51,7 +53,19 @@ impl Job {
 
 #[derive(Deserialize)]
 struct Inner {
+    /// The message's files as components see them, in their order.
+    #[serde(default)]
+    attachments: Map<String, Value>,
     flowline: Job,
+}
+
+impl Inner {
+    /// Where the files of the message can be read, by their ids.
+    fn links(&self) -> HashMap<String, String> {
+        let files = self.flowline.message.attachments.iter().map(|file| file.id.clone());
+        let urls = self.attachments.values().filter_map(|link| link.get("url")?.as_str().map(str::to_owned));
+        files.zip(urls).collect()
+    }
 }
 
 /// A delivery that could be read.
@@ -64,6 +78,8 @@ pub(crate) struct Incoming {
     pub(crate) reply_to: Option<String>,
     /// What every descendant carries.
     pub(crate) meta: Vec<(ShortString, AMQPValue)>,
+    /// Where the files of the message can be read, by their ids.
+    pub(crate) links: HashMap<String, String>,
     /// What is to be done.
     pub(crate) job: Job,
 }
@@ -86,8 +102,10 @@ impl Incoming {
         let raw = number(headers, "protocolVersion").is_some_and(|version| version >= 2);
         let opened = if raw { cipher.open(&delivery.data) } else { cipher.open_text(&delivery.data) };
         let text = opened.ok_or(Unreadable::Sealed)?;
-        let Inner { flowline: job } =
+        let inner: Inner =
             serde_json::from_slice(&text).map_err(|error| Unreadable::Json(error.line(), error.column()))?;
+        let links = inner.links();
+        let job = inner.flowline;
         let id = text_of(headers, "messageId").unwrap_or_else(|| job.place.message.to_string());
         let meta = headers.inner().iter().filter(|(name, _)| name.as_str().to_ascii_lowercase().starts_with(META));
         Ok(Self {
@@ -95,6 +113,7 @@ impl Incoming {
             thread: text_of(headers, "threadId"),
             reply_to: text_of(headers, "reply_to").filter(|key| !key.is_empty()),
             meta: meta.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            links,
             job,
         })
     }

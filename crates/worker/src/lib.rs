@@ -24,7 +24,7 @@ use std::{
 };
 
 use flowline_sdk::Catalog;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{host::Platform, lines::Lines, session::Session, settings::Settings};
 
@@ -60,13 +60,13 @@ pub async fn run(
     let lines = Lines::start(&settings);
     let platform = Arc::new(Platform::new(&settings, lines.clone()));
     let worker = Arc::new(Worker { settings, catalog, platform, lines: lines.clone() });
-    let (tell, told) = watch::channel(false);
+    let told = CancellationToken::new();
     {
-        let mut work = Box::pin(keep_connected(worker, told));
+        let mut work = Box::pin(keep_connected(worker, told.clone()));
         tokio::select! {
             () = &mut work => {}
             _ = stop => {
-                tell.send_replace(true);
+                told.cancel();
                 work.await;
             }
         }
@@ -76,12 +76,12 @@ pub async fn run(
 }
 
 /// One connection after the other, until it is told to stop.
-async fn keep_connected(worker: Arc<Worker>, mut told: watch::Receiver<bool>) {
+async fn keep_connected(worker: Arc<Worker>, told: CancellationToken) {
     let mut wait = FIRST_WAIT;
     loop {
         let opened = tokio::select! {
             opened = Session::open(&worker) => opened,
-            _ = told.wait_for(|told| *told) => return,
+            () = told.cancelled() => return,
         };
         let begun = Instant::now();
         let ended = match opened {
@@ -95,7 +95,7 @@ async fn keep_connected(worker: Arc<Worker>, mut told: watch::Receiver<bool>) {
         }
         tokio::select! {
             () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..=1.0))) => {}
-            _ = told.wait_for(|told| *told) => return,
+            () = told.cancelled() => return,
         }
         wait = (wait * 2).min(LONGEST_WAIT);
     }

@@ -74,7 +74,8 @@ impl Lines {
 
     fn put(&self, name: &str, level: u8, text: &str, about: Option<&About<'_>>) {
         let missing = self.left_out.swap(0, Ordering::Relaxed);
-        if missing > 0 && self.offer(self.line("worker", WARN, &format!("{missing} lines are left out"), None)).is_err() {
+        if missing > 0 && self.offer(self.line("worker", WARN, &format!("{missing} lines are left out"), None)).is_err()
+        {
             self.left_out.fetch_add(missing, Ordering::Relaxed);
         }
         if self.offer(self.line(name, level, text, about)).is_err() {

@@ -1,6 +1,7 @@
 //! Attachments in the gateway's object store, streamed in both directions.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{
         Arc,
@@ -15,18 +16,24 @@ use flowline_sdk::{AttachmentError, Attachments, ByteStream};
 use futures::{StreamExt, TryStreamExt};
 use reqwest::{Body, RequestBuilder, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
-use url::Url;
 
 use crate::{host::Http, settings::Objects};
 
-/// Says which execution a file belongs to, and how it is called.
-const EXECUTION: &str = "x-flowline-execution";
-const NAME: &str = "x-flowline-name";
+/// What the contract adds to the address of an object in this store.
+const OURS: &str = "?storage_type=maester";
 
-/// Attachments that Flowline keeps.
-pub(crate) struct RemoteObjects {
+/// The store as all deliveries share it.
+pub(crate) struct ObjectStore {
     http: Arc<Http>,
-    place: Option<(Url, String)>,
+    /// Where objects lie, and the token for it.
+    place: Option<(String, String)>,
+}
+
+/// The store as one delivery sees it.
+pub(crate) struct RemoteObjects {
+    store: Arc<ObjectStore>,
+    /// Where the files of the message can be read, by their ids.
+    links: HashMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -35,24 +42,41 @@ struct Stored {
     object_id: String,
 }
 
-impl RemoteObjects {
+impl ObjectStore {
     pub(crate) fn new(http: Arc<Http>, objects: Option<&Objects>) -> Self {
-        let place = objects.and_then(|objects| {
-            let url = Url::parse(&format!("{}/objects", objects.url)).ok()?;
-            Some((url, objects.token.clone()))
-        });
+        let place = objects.map(|objects| (format!("{}/objects", objects.url), objects.token.clone()));
         Self { http, place }
     }
 
-    /// A request to the store, or to one object in it.
-    fn request(&self, method: reqwest::Method, object: Option<&str>) -> io::Result<RequestBuilder> {
+    /// Whether something lies in this store.
+    pub(crate) fn holds(&self, url: &str) -> bool {
+        let within = |rest: &str| rest.starts_with('/') && !rest.contains("..");
+        self.place.as_ref().is_some_and(|(place, _)| url.strip_prefix(place.as_str()).is_some_and(within))
+    }
+
+    /// A request to the store, or to something in it. The token goes nowhere else.
+    fn request(&self, method: reqwest::Method, url: Option<&str>) -> io::Result<RequestBuilder> {
         let missing = || io::Error::other("this worker was given no object storage");
-        let (url, token) = self.place.as_ref().ok_or_else(missing)?;
-        let mut url = url.clone();
-        if let (Some(object), Ok(mut path)) = (object, url.path_segments_mut()) {
-            path.push(object);
-        }
+        let (place, token) = self.place.as_ref().ok_or_else(missing)?;
+        let url = url.filter(|url| self.holds(url)).unwrap_or(place);
         Ok(self.http.client().map_err(other)?.request(method, url).bearer_auth(token))
+    }
+}
+
+impl RemoteObjects {
+    pub(crate) fn new(store: Arc<ObjectStore>, links: HashMap<String, String>) -> Self {
+        Self { store, links }
+    }
+
+    /// Where a file can be read: those of the message by their links, new ones by their ids.
+    pub(crate) fn link<'a>(&'a self, attachment: &'a Attachment) -> Option<&'a str> {
+        let link = self.links.get(&attachment.id).unwrap_or(&attachment.id);
+        self.store.holds(link).then_some(link)
+    }
+
+    /// Whether a file was stored by a worker: Flowline knows it by its link only.
+    pub(crate) fn is_new(&self, attachment: &Attachment) -> bool {
+        self.store.holds(&attachment.id)
     }
 }
 
@@ -71,16 +95,11 @@ fn bounded(content: ByteStream, limit: Size, size: Arc<AtomicU64>) -> ByteStream
     counted.boxed()
 }
 
-/// A header that may hold any text.
-fn encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
-}
-
 #[async_trait]
 impl Attachments for RemoteObjects {
     async fn store(
         &self,
-        execution: ExecutionId,
+        _: ExecutionId,
         name: &str,
         content_type: &str,
         content: ByteStream,
@@ -88,9 +107,8 @@ impl Attachments for RemoteObjects {
     ) -> Result<Attachment, AttachmentError> {
         let size = Arc::new(AtomicU64::new(0));
         let body = Body::wrap_stream(bounded(content, limit, Arc::clone(&size)));
-        let request = self.request(reqwest::Method::POST, None)?.header(CONTENT_TYPE, content_type);
-        let request = request.header(EXECUTION, execution.to_string()).header(NAME, encoded(name)).body(body);
-        let sent = request.send().await;
+        let request = self.store.request(reqwest::Method::POST, None)?.header(CONTENT_TYPE, content_type);
+        let sent = request.body(body).send().await;
         let length = size.load(Ordering::Relaxed);
         if length > limit.0 {
             return Err(AttachmentError::TooLarge(limit));
@@ -100,12 +118,14 @@ impl Attachments for RemoteObjects {
             return Err(AttachmentError::TooLarge(limit));
         }
         let stored: Stored = response.error_for_status().map_err(other)?.json().await.map_err(other)?;
-        let (name, content_type) = (name.to_owned(), content_type.to_owned());
-        Ok(Attachment { id: stored.object_id, name, content_type, size: length })
+        let place = self.store.place.as_ref().map_or("", |(place, _)| place);
+        let id = format!("{place}/{}{OURS}", stored.object_id);
+        Ok(Attachment { id, name: name.to_owned(), content_type: content_type.to_owned(), size: length })
     }
 
     async fn open(&self, attachment: &Attachment) -> Result<ByteStream, AttachmentError> {
-        let response = self.request(reqwest::Method::GET, Some(&attachment.id))?.send().await.map_err(other)?;
+        let link = self.link(attachment).ok_or_else(|| AttachmentError::Missing(attachment.name.clone()))?;
+        let response = self.store.request(reqwest::Method::GET, Some(link))?.send().await.map_err(other)?;
         if response.status() == StatusCode::NOT_FOUND {
             return Err(AttachmentError::Missing(attachment.name.clone()));
         }

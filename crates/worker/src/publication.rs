@@ -9,7 +9,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{incoming::Incoming, lines, settings::Settings};
+use crate::{incoming::Incoming, lines, objects::RemoteObjects, settings::Settings};
 
 /// Something to be published.
 pub(crate) struct Publication {
@@ -44,7 +44,8 @@ struct Extra<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     delay_ms: Option<u64>,
     headers: &'a BTreeMap<String, String>,
-    attachments: &'a [Attachment],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments: Option<&'a [Attachment]>,
 }
 
 #[derive(Serialize)]
@@ -56,6 +57,23 @@ enum To<'a> {
 
 fn millis(delay: Duration) -> u64 {
     u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Files by name, with where each can be read. Of several with one name all but the first get another.
+fn links(files: &[Attachment], store: &RemoteObjects) -> Map<String, Value> {
+    let mut links = Map::new();
+    for file in files {
+        let mut name = file.name.clone();
+        for copy in 2.. {
+            if !links.contains_key(&name) {
+                break;
+            }
+            name = format!("{copy}-{}", file.name);
+        }
+        let url = store.link(file).unwrap_or(&file.id);
+        links.insert(name, json!({ "url": url, "content-type": file.content_type, "size": file.size }));
+    }
+    links
 }
 
 fn insert(headers: &mut FieldTable, name: &'static str, value: &str) {
@@ -98,17 +116,20 @@ impl<'a> Publications<'a> {
     }
 
     /// A message for the next steps; a fault if it is larger than it may be.
-    pub(crate) fn data(&mut self, emit: &Emit) -> Result<Publication, Fault> {
+    pub(crate) fn data(&mut self, emit: &Emit, files: &RemoteObjects) -> Result<Publication, Fault> {
         let id = self.next_id();
         let to = match &emit.to {
             Recipient::Next => None,
             Recipient::Output(name) => Some(To::Output(name)),
             Recipient::Myself => Some(To::Myself),
         };
-        let extra = Extra { to, delay_ms: emit.delay.map(millis), headers: &emit.headers, attachments: &emit.attachments };
-        let (attachments, metadata) = (Map::new(), Map::new());
-        let data =
-            Data { id: &id, body: &emit.body, headers: &emit.headers, attachments, metadata, flowline: extra };
+        // Files that Flowline knows are named as it names them; of new ones it is told where they lie.
+        let any_new = emit.attachments.iter().any(|file| files.is_new(file));
+        let attachments = if any_new { links(&emit.attachments, files) } else { Map::new() };
+        let known = (!any_new).then_some(emit.attachments.as_slice());
+        let extra = Extra { to, delay_ms: emit.delay.map(millis), headers: &emit.headers, attachments: known };
+        let metadata = Map::new();
+        let data = Data { id: &id, body: &emit.body, headers: &emit.headers, attachments, metadata, flowline: extra };
         let text = serde_json::to_vec(&data).map_err(|error| Fault::reject("emit_unwritable", error.to_string()))?;
         let cipher = &self.settings.cipher;
         let payload =
@@ -146,12 +167,12 @@ impl<'a> Publications<'a> {
         let id = self.next_id();
         let headers: Map<String, Value> =
             reply.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        let text = json!({
-            "statusCode": reply.status,
-            "headers": headers,
-            "body": String::from_utf8_lossy(&reply.body),
-            "flowline": { "headers": reply.headers, "body": BASE64.encode(&reply.body) },
-        });
+        let mut text = json!({ "statusCode": reply.status, "headers": headers });
+        // What is no text has a field of its own.
+        match std::str::from_utf8(&reply.body) {
+            Ok(body) => text["body"] = body.into(),
+            Err(_) => text["body_base64"] = BASE64.encode(&reply.body).into(),
+        }
         let payload = self.settings.cipher.seal_text(text.to_string().as_bytes()).into_bytes();
         Some(Publication { key, headers: self.headers(&id, Some(1)), payload })
     }

@@ -35,7 +35,13 @@ impl Remembered {
 
     /// A page of entries with the changes put over it. The page must hold as many entries more
     /// than `max` as there are changes, if there are so many.
-    pub(crate) fn over(&self, page: Vec<(String, Value)>, prefix: &str, after: &str, max: usize) -> Vec<(String, Value)> {
+    pub(crate) fn over(
+        &self,
+        page: Vec<(String, Value)>,
+        prefix: &str,
+        after: &str,
+        max: usize,
+    ) -> Vec<(String, Value)> {
         let mut entries: BTreeMap<String, Value> = page.into_iter().collect();
         for (key, value) in self.all().into_iter().filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after) {
             match value {

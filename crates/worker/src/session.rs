@@ -8,7 +8,8 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions},
     types::{FieldTable, ShortString},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Worker, publisher::Target, work};
 
@@ -63,14 +64,14 @@ impl Session {
 
     /// Works until it is told to stop, and then finishes what it holds. An error means that the
     /// connection is lost; what was held is dropped.
-    pub(crate) async fn serve(mut self, mut told: watch::Receiver<bool>) -> Result<(), SessionError> {
+    pub(crate) async fn serve(mut self, told: CancellationToken) -> Result<(), SessionError> {
         let mut held = JoinSet::new();
         let mut stopping = false;
         loop {
             tokio::select! {
                 biased;
                 Some(done) = held.join_next() => ended(done)?,
-                _ = told.wait_for(|told| *told), if !stopping => {
+                () = told.cancelled(), if !stopping => {
                     stopping = true;
                     let tag = self.consumer.tag();
                     self.target.channel.basic_cancel(tag, BasicCancelOptions::default()).await?;

@@ -194,9 +194,8 @@ mod tests {
         for name in ["FLOW_ID", "API_KEY", "AMQP_URI", "SNAPSHOT_ROUTING_KEY", "MESSAGE_CRYPTO_PASSWORD"] {
             assert!(without(name).err().unwrap().to_string().contains(&format!("{PREFIX}{name} is missing")));
         }
-        let short = Settings::read(|name| {
-            if name.ends_with("CRYPTO_IV") { Some("hush".to_owned()) } else { complete(name) }
-        });
+        let short =
+            Settings::read(|name| if name.ends_with("CRYPTO_IV") { Some("hush".to_owned()) } else { complete(name) });
         let told = short.err().unwrap().to_string();
         assert!(told.contains("4 bytes, not 16") && !told.contains("hush"), "{told}");
     }

@@ -15,6 +15,7 @@ use crate::{
     Worker,
     host::StepHost,
     incoming::Incoming,
+    objects::RemoteObjects,
     publication::Publications,
     publisher::{Publisher, Target},
     remembered::Remembered,
@@ -56,11 +57,13 @@ pub(crate) async fn process(worker: Arc<Worker>, target: Target, delivery: Deliv
     let host = Arc::new(StepHost {
         platform: Arc::clone(&worker.platform),
         remembered: Remembered::default(),
+        files: RemoteObjects::new(Arc::clone(&worker.platform.objects), incoming.links.clone()),
         thread: incoming.thread.clone(),
         message: incoming.id.clone(),
     });
     let publications = Publications::new(&worker.settings, &incoming);
-    let mut attempt = Attempt { worker: &worker, incoming: &incoming, host, publications, publisher: Publisher::new(target) };
+    let mut attempt =
+        Attempt { worker: &worker, incoming: &incoming, host, publications, publisher: Publisher::new(target) };
     match attempt.run().await {
         Ok(()) => {
             attempt.publisher.confirmed().await?;
@@ -117,7 +120,8 @@ impl Attempt<'_> {
         let job = &self.incoming.job;
         let emits = guarded(self.limit(), action.run(&cx, job.config.clone(), job.message.clone())).await?;
         // All of an action's emits count or none: what is too large is found before any is sent.
-        let data = emits.iter().map(|emit| self.publications.data(emit)).collect::<Result<Vec<_>, _>>()?;
+        let data =
+            emits.iter().map(|emit| self.publications.data(emit, &self.host.files)).collect::<Result<Vec<_>, _>>()?;
         drop(emits);
         for publication in data {
             self.publisher.publish(publication).await?;
@@ -138,7 +142,7 @@ impl Attempt<'_> {
                 Err(fault) => break Err(fault),
             };
             for emit in &polled.emits {
-                let publication = self.publications.data(emit)?;
+                let publication = self.publications.data(emit, &self.host.files)?;
                 self.publisher.publish(publication).await?;
             }
             self.take_effects(&cx);
