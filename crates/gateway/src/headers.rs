@@ -19,7 +19,9 @@ impl Headers {
     }
 
     pub(crate) fn number(&mut self, name: &str, value: i64) {
-        self.table.insert(short(name), AMQPValue::LongLongInt(value));
+        // Old clients read small numbers as numbers and large ones as objects.
+        let value = i32::try_from(value).map_or(AMQPValue::LongLongInt(value), AMQPValue::LongInt);
+        self.table.insert(short(name), value);
     }
 
     pub(crate) fn into_table(self) -> FieldTable {
