@@ -9,7 +9,7 @@ use std::{
 use flowline_model::{Fault, MessageId};
 use flowline_sdk::{Place, Presence};
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, Notify, mpsc, oneshot},
     time::Instant,
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) id: MessageId,
     pub(crate) place: Place,
     pub(crate) gathered: Gathering,
+    /// Told when the worker reports an error.
+    failed: Arc<Notify>,
     /// None once nobody waits for its end any more.
     pub(crate) done: Option<oneshot::Sender<Ended>>,
     held: Option<Held>,
@@ -55,6 +57,8 @@ struct Held {
     /// None once its connection or channel is gone.
     consumer: Option<u64>,
     since: Instant,
+    /// The worker is through with it; only something that comes late is waited for.
+    is_over: bool,
 }
 
 struct Worker {
@@ -135,9 +139,10 @@ impl Board {
             id = message.derive(&[b"delivery", &rand::random::<[u8; 16]>()]);
         }
         self.ids.insert(id, number);
+        let failed = gathered.failed();
         let gathered = Arc::new(Mutex::new(Some(gathered)));
         let clone = Arc::clone(&gathered);
-        self.jobs.insert(number, Job { id, place, gathered, done: Some(done), held: None });
+        self.jobs.insert(number, Job { id, place, gathered, failed, done: Some(done), held: None });
         (number, id, clone)
     }
 
@@ -279,18 +284,34 @@ impl Board {
             worker.heard = now;
         }
         if let Some(job) = self.jobs.get_mut(&job) {
-            job.held = Some(Held { worker, consumer: Some(number), since: now });
+            job.held = Some(Held { worker, consumer: Some(number), since: now, is_over: false });
         }
     }
 
     fn release(&mut self, job: u64) {
         let Some(held) = self.jobs.get_mut(&job).and_then(|job| job.held.take()) else { return };
+        if held.is_over {
+            return;
+        }
         if let Some(worker) = self.workers.get_mut(&held.worker) {
             worker.holding = worker.holding.saturating_sub(1);
         }
         if let Some(seat) = held.consumer.and_then(|number| self.seats.get_mut(&number)) {
             seat.held = seat.held.saturating_sub(1);
         }
+    }
+
+    /// The worker is through with a job, but something of it may still come. Gives the means to
+    /// wait for that.
+    pub(crate) fn let_go(&mut self, number: u64) -> Option<Arc<Notify>> {
+        let job = self.jobs.get(&number)?;
+        let failed = Arc::clone(&job.failed);
+        let held = job.held.as_ref()?;
+        let over = Held { worker: held.worker.clone(), consumer: None, since: held.since, is_over: true };
+        self.release(number);
+        self.jobs.get_mut(&number)?.held = Some(over);
+        self.dispatch();
+        Some(failed)
     }
 
     /// Ends a job.
@@ -350,7 +371,7 @@ impl Board {
             .jobs
             .values()
             .filter_map(|job| job.held.as_ref())
-            .filter(|held| held.worker == name)
+            .filter(|held| held.worker == name && !held.is_over)
             .map(|held| held.since)
             .collect();
         Some(Presence {

@@ -114,6 +114,13 @@ impl Gateway {
         &self.shared.addresses
     }
 
+    /// Ends a worker's connections; its credentials stay good and it may come back.
+    pub fn disconnect(&self, worker: &str) {
+        if let Some(guest) = self.shared.guests.get(worker) {
+            guest.interrupt();
+        }
+    }
+
     /// What it holds at the moment.
     pub fn figures(&self) -> Figures {
         let (gathered, most_gathered) = self.shared.gauge.read();

@@ -14,6 +14,7 @@ use std::{
 
 use flowline_model::{Fault, MessageId, QueueName, Reply};
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
 use crate::{
     spool::{Spool, SpoolError, Spools},
@@ -104,6 +105,7 @@ pub(crate) struct Gathered {
     counted: usize,
     gauge: Gauge,
     most: (usize, usize),
+    failed: Arc<Notify>,
 }
 
 impl Gathered {
@@ -124,7 +126,13 @@ impl Gathered {
             counted: 0,
             gauge,
             most,
+            failed: Arc::default(),
         }
+    }
+
+    /// Told when a failure comes.
+    pub(crate) fn failed(&self) -> Arc<Notify> {
+        Arc::clone(&self.failed)
     }
 
     /// Takes what was published; on an error nothing was taken.
@@ -139,6 +147,7 @@ impl Gathered {
             Published::Data(emit, bytes) => self.emit(*emit, bytes, spools, queue, message).await?,
             Published::Failure(failure) => {
                 self.failure.get_or_insert(failure);
+                self.failed.notify_one();
             }
             Published::Reply(reply) => {
                 self.reply.get_or_insert(reply);

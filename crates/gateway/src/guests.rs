@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use flowline_sdk::RemoteStep;
@@ -17,10 +17,28 @@ pub(crate) struct Guest {
     pub(crate) step: Arc<Step>,
     pub(crate) secrets: Secrets,
     /// Ends its connections.
-    pub(crate) leave: CancellationToken,
+    leave: Mutex<CancellationToken>,
 }
 
 impl Guest {
+    pub(crate) fn new(name: &str, step: Arc<Step>, secrets: Secrets) -> Self {
+        Self { name: name.to_owned(), step, secrets, leave: Mutex::default() }
+    }
+
+    fn leave(&self) -> MutexGuard<'_, CancellationToken> {
+        self.leave.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Told when its connections of now have to end.
+    pub(crate) fn leaving(&self) -> CancellationToken {
+        self.leave().clone()
+    }
+
+    /// Ends its connections; new ones may come as long as it is let in.
+    pub(crate) fn interrupt(&self) {
+        std::mem::take(&mut *self.leave()).cancel();
+    }
+
     pub(crate) fn spec(&self) -> &RemoteStep {
         &self.step.spec
     }
@@ -42,6 +60,10 @@ impl Guests {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Guest>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
     /// All of a step's.
     pub(crate) fn of(&self, step: &Arc<Step>) -> Vec<Arc<Guest>> {
         let guests = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
@@ -50,7 +72,7 @@ impl Guests {
 
     /// The worker with this name and secret. It takes the same time however wrong the secret is.
     pub(crate) fn enter(&self, name: &str, secret: &str, door: impl Fn(&Secrets) -> &str) -> Option<Arc<Guest>> {
-        let guest = self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()?;
+        let guest = self.get(name)?;
         let expected = door(&guest.secrets);
         bool::from(expected.as_bytes().ct_eq(secret.as_bytes())).then_some(guest)
     }

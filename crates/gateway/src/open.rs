@@ -7,7 +7,6 @@ use flowline_model::{Fault, Message};
 use flowline_sdk::{Context, GatewayStep, Presence, Produced, Remote};
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     environment::{Secrets, environment},
@@ -22,7 +21,7 @@ pub(crate) struct Open {
 
 impl Open {
     fn dismiss(&self, guest: &Guest, reason: &Fault) {
-        guest.leave.cancel();
+        guest.interrupt();
         guest.step.expel(&guest.name, reason);
     }
 }
@@ -43,8 +42,7 @@ impl GatewayStep for Open {
         let secrets = Secrets::random();
         let shared = &self.step.shared;
         let environment = environment(&self.step.spec, worker, &secrets, &shared.addresses, &self.step.cipher);
-        let guest =
-            Guest { name: worker.to_owned(), step: Arc::clone(&self.step), secrets, leave: CancellationToken::new() };
+        let guest = Guest::new(worker, Arc::clone(&self.step), secrets);
         if let Some(earlier) = shared.guests.insert(Arc::new(guest)) {
             self.dismiss(&earlier, &Fault::retry("worker_lost", "another worker came under the same name"));
         }

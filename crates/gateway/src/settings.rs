@@ -55,7 +55,8 @@ pub struct Limits {
     pub stalled: Duration,
     /// The time between heartbeats; a client that is silent for three times as long is gone.
     pub heartbeat: Duration,
-    /// How long a lost connection's messages wait for the reason why it was lost.
+    /// How long the end of a delivery waits for the reason: why a connection was lost, the error
+    /// for which a message was refused.
     pub mourning: Duration,
     /// The longest wait that a rebound may ask for.
     pub rebound: Duration,

@@ -142,13 +142,27 @@ impl Step {
     }
 
     /// A worker settled what it held.
-    pub(crate) fn settle(&self, worker: &str, number: u64, verdict: Verdict) {
-        let job = self.change(|board| {
-            board.heard(worker, Instant::now());
-            board.finish(number)
+    pub(crate) fn settle(self: &Arc<Self>, worker: &str, number: u64, verdict: Verdict) {
+        self.heard(worker);
+        if verdict != Verdict::Reject {
+            self.finish(number, Ended::Settled(verdict));
+            return;
+        }
+        // The error that it refused the message for may come a moment after the refusal: old
+        // runtimes send it without waiting.
+        let Some(failed) = self.change(|board| board.let_go(number)) else { return };
+        let step = Arc::clone(self);
+        tokio::spawn(async move {
+            // Without an error the refusal stands for itself.
+            let _ = tokio::time::timeout(step.shared.settings.limits.mourning, failed.notified()).await;
+            step.finish(number, Ended::Settled(verdict));
         });
+    }
+
+    fn finish(&self, number: u64, ended: Ended) {
+        let job = self.change(|board| board.finish(number));
         // Whoever ran it may be gone.
-        let _ = job.and_then(|job| job.done).map(|done| done.send(Ended::Settled(verdict)));
+        let _ = job.and_then(|job| job.done).map(|done| done.send(ended));
     }
 
     /// What was delivered on a connection or channel that is gone. The reason why may come a
@@ -162,10 +176,8 @@ impl Step {
         tokio::spawn(async move {
             tokio::time::sleep(step.shared.settings.limits.mourning).await;
             for number in numbers {
-                let job = step.change(|board| board.finish(number));
                 let reason = Fault::retry("worker_lost", "the worker's connection ended while it held the message");
-                // Whoever ran it may be gone.
-                let _ = job.and_then(|job| job.done).map(|done| done.send(Ended::Lost(reason)));
+                step.finish(number, Ended::Lost(reason));
             }
         });
     }

@@ -245,7 +245,7 @@ impl Link {
         let guest = guest.filter(|guest| guest.step.connect(&guest.name));
         self.protocol.admit(guest.as_ref().map(|guest| guest.step.names.scope(guest.spec().prefetch.max(1))));
         if let Some(guest) = guest {
-            self.leave = guest.leave.clone();
+            self.leave = guest.leaving();
             self.guest = Some(guest);
         }
     }
