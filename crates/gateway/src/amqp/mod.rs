@@ -1,0 +1,21 @@
+//! The AMQP 0-9-1 endpoint. [`Connection`] is the protocol: bytes in, bytes and [`Event`]s out,
+//! without I/O or a clock. `server` is the thin shell around it.
+
+mod basic;
+mod budget;
+mod channel;
+mod connection;
+mod content;
+mod declare;
+mod frames;
+mod handshake;
+mod refusal;
+mod scope;
+pub(crate) mod server;
+
+pub use budget::Budget;
+pub use connection::{Connection, Event, Limits, Verdict};
+pub use content::{Content, Publication};
+pub(crate) use refusal::short;
+pub use refusal::Refusal;
+pub use scope::Scope;

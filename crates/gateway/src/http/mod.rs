@@ -1,0 +1,67 @@
+//! The HTTP side of the step contract. A worker proves who it is with each request and reaches
+//! its own step and its own flow's objects; what is not built answers 404.
+
+mod answer;
+mod door;
+mod hooks;
+mod objects;
+mod results;
+mod step_data;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    routing::{get, post, put},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::gateway::Shared;
+
+/// Bytes of the answer to a service call: schemas can be long.
+const LARGEST_RESULT: usize = 16 << 20;
+
+/// Answers requests until it is told to stop.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    let served = axum::serve(listener, router(shared)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the gateway's HTTP side ended");
+            }
+        }
+        // Kept-alive connections would hold it open.
+        () = stop.cancelled() => {}
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let limits = &shared.settings.limits;
+    let kept = usize::try_from(limits.kept.0).unwrap_or(usize::MAX);
+    let brief = Router::new()
+        .route("/v1/tasks/{flow}/steps/{step}", get(step_data::step_data))
+        .route("/v1/tasks/{flow}/steps/{step}/state", get(step_data::state))
+        .route("/v1/accounts/{id}", put(step_data::update_keys))
+        .route(
+            "/sailor-support/hooks/task/{flow}/startup/data",
+            post(hooks::create).get(hooks::read).delete(hooks::remove),
+        )
+        .route("/v2/resources/storage/signed-url", post(objects::sign))
+        .layer(DefaultBodyLimit::max(kept))
+        .route("/results/{id}", post(results::post).layer(DefaultBodyLimit::max(LARGEST_RESULT)))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.request));
+    let stored = get(objects::find).post(objects::create).delete(objects::remove_found);
+    Router::new()
+        .route("/objects", stored.clone())
+        .route("/objects/", stored)
+        .route("/objects/{id}", get(objects::read).put(objects::replace).delete(objects::remove))
+        .route("/files/{flow}/{link}", get(objects::read_link).put(objects::write_link))
+        .layer(DefaultBodyLimit::disable())
+        .merge(brief)
+        .fallback(|| async { answer::problem(StatusCode::NOT_FOUND, "there is nothing here") })
+        .with_state(shared)
+}

@@ -1,0 +1,2 @@
+// Returns nothing and never ends: only a watchdog helps.
+exports.process = function hang() {};
