@@ -2,12 +2,19 @@
 //! *setting*: the configuration file may give it under its long name, and `flowline config` shows
 //! where its value came from. There is no other list of settings.
 
+mod components;
+
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles, builder::styling::AnsiColor};
 use flowline_engine::ExecutionStatus;
 use flowline_model::{ExecutionId, FlowName, Lapse, Size, StepId};
 use serde_json::{Map, Value};
+
+pub(crate) use components::{
+    AddComponent, ComponentModel, Components, ComponentsCommand, ComponentsList, Given, NodeImage, RemoveComponent,
+    VerifyComponent,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -62,8 +69,11 @@ pub(crate) enum Command {
     /// List, show, edit, replay and discard dead letters
     #[command(args_conflicts_with_subcommands = true)]
     DeadLetters(DeadLetters),
-    /// List components, or show the reference of one
+    /// List components, show the reference of one, register more
+    #[command(args_conflicts_with_subcommands = true)]
     Components(Components),
+    /// Run one step's workers; started by Flowline in a container
+    Worker,
     /// Check the queue store for damage
     Doctor(Doctor),
     /// Show every setting and where its value came from
@@ -258,6 +268,9 @@ pub(crate) struct Check {
     /// Flow documents, or folders of them
     #[arg(required = true, value_name = "FILE or DIR")]
     pub(crate) flows: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) data: Data,
 
     /// Print JSON
     #[arg(long)]
@@ -497,20 +510,6 @@ pub(crate) struct Which {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Components {
-    /// A component or an operation, such as `http` or `http.request`
-    pub(crate) name: Option<String>,
-
-    /// Print the specs as JSON
-    #[arg(long, conflicts_with = "markdown")]
-    pub(crate) json: bool,
-
-    /// Write the reference pages into this folder
-    #[arg(long, value_name = "DIR", hide = true, conflicts_with = "name")]
-    pub(crate) markdown: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) data: Data,
@@ -535,6 +534,9 @@ pub(crate) struct Config {
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
+
+    #[command(flatten)]
+    pub(crate) node: NodeImage,
 
     /// The server that the other commands ask
     #[arg(long, env = "FLOWLINE_SERVER", value_name = "URL")]

@@ -38,6 +38,12 @@ impl Failure {
         self
     }
 
+    /// With its texts changed.
+    #[must_use]
+    pub(crate) fn map_text(self, change: impl Fn(String) -> String) -> Self {
+        Self { message: change(self.message), hint: self.hint.map(change), code: self.code }
+    }
+
     /// Writes it to the terminal.
     pub(crate) fn print(&self) {
         if self.message.is_empty() {

@@ -128,6 +128,13 @@ pub(crate) async fn server(source: &Source) -> Outcome<Option<Client>> {
     Ok(client.is_process(address.process).await.then_some(client))
 }
 
+/// Whether a server runs on a data folder.
+pub(crate) async fn runs_on(data: &Path) -> bool {
+    let data = crate::cli::Data { data: data.to_owned() };
+    let source = Source { server: None, data, token: None, json: false };
+    matches!(server(&source).await, Ok(Some(_)))
+}
+
 /// The server, where only a server will do.
 pub(crate) async fn running_server(source: &Source) -> Outcome<Client> {
     server(source).await?.ok_or_else(|| {

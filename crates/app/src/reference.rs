@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use flowline_model::{OperationKind, OperationSpec, Outputs};
-use flowline_sdk::Catalog;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::registry::Registry;
 
 /// Fields are followed so deep into each other.
 const DEEPEST: usize = 5;
@@ -21,16 +22,21 @@ pub(crate) struct Component {
     pub(crate) operations: Vec<Arc<OperationSpec>>,
 }
 
-/// Every component that offers something, in the order of the list of components.
-pub(crate) fn components(catalog: &Catalog) -> Vec<Component> {
-    let of = |name: &str| catalog.specs().filter(|spec| spec.component() == name).cloned().collect();
+/// Every component that offers something: the built-in ones in the order of their list, then the
+/// registered ones.
+pub(crate) fn components(registry: &Registry) -> Vec<Component> {
+    let catalog = registry.catalog();
     let component = |name: &str, summary: &str| Component {
         name: name.to_owned(),
         summary: summary.to_owned(),
-        operations: of(name),
+        operations: catalog.specs().filter(|spec| spec.component() == name).cloned().collect(),
     };
-    let known = flowline_components::COMPONENTS.iter().map(|info| component(info.name, info.summary));
-    known.filter(|component| !component.operations.is_empty()).collect()
+    let built_in = flowline_components::COMPONENTS.iter().map(|info| component(info.name, info.summary));
+    let registered = registry.components().iter().map(|known| {
+        let descriptor = known.descriptor();
+        component(descriptor.name(), descriptor.summary())
+    });
+    built_in.chain(registered).filter(|component| !component.operations.is_empty()).collect()
 }
 
 /// One field of a configuration.

@@ -51,7 +51,8 @@ fn names(variable: &str) -> Vec<String> {
     if lower == dashed { vec![lower] } else { vec![lower, dashed] }
 }
 
-fn read_file(path: &Path) -> Outcome<BTreeMap<String, String>> {
+/// The secrets of a file that nobody else can read.
+pub(crate) fn read_file(path: &Path) -> Outcome<BTreeMap<String, String>> {
     let shown = path.display();
     let what = fs::metadata(path).doing(|| format!("the secrets file {shown} cannot be read"))?;
     refuse_if_readable_by_others(path, &what)?;

@@ -12,5 +12,5 @@ pub(super) struct Components {
 }
 
 pub(super) async fn list(State(api): State<Api>) -> Json<Components> {
-    Json(Components { components: crate::reference::components(&api.catalog) })
+    Json(Components { components: crate::reference::components(&api.registry) })
 }

@@ -20,13 +20,13 @@ use axum::{
 };
 use flowline_engine::{Engine, EngineError};
 use flowline_queue::QueueError;
-use flowline_sdk::Catalog;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     guard::{self, Guard},
     problem_details::ProblemDetails,
+    registry::Registry,
 };
 
 /// The longest body of an API request, in bytes.
@@ -36,7 +36,7 @@ const LONGEST_BODY: usize = 16 << 20;
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) engine: Engine,
-    pub(crate) catalog: Catalog,
+    pub(crate) registry: Registry,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) about: About,
 }

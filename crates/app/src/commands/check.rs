@@ -9,7 +9,7 @@ use super::print_json;
 use crate::{
     cli::Check,
     failure::{Failure, Outcome},
-    files,
+    files, registry,
     render::{self, count},
 };
 
@@ -29,7 +29,7 @@ pub(super) fn run(options: &Check) -> Outcome {
     if paths.is_empty() {
         return Err(Failure::new("there are no flow documents there").hint("their names end in .yaml, .yml or .json"));
     }
-    let specs = flowline_components::catalog();
+    let specs = registry::read(&options.data.data)?.catalog();
     let operations = specs.specs().map(|spec| (spec.name.clone(), Arc::clone(spec))).collect();
     let mut checked: Vec<Checked> = Vec::new();
     for path in paths {

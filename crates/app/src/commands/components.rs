@@ -1,22 +1,38 @@
-//! `flowline components`: what steps can use, and the reference of each.
+//! `flowline components`: what steps can use, the reference of each, and how more come in.
+
+mod add;
+mod ask;
 
 use std::{path::Path, process::ExitCode};
 
 use flowline_model::{OperationSpec, problem::nearest};
 
-use super::print_json;
+use super::{print_json, wait_for};
 use crate::{
-    cli::Components,
+    cli::{Components, ComponentsCommand, ComponentsList},
     failure::{Doing as _, Failure, Outcome},
     reference::{self, Component, Field},
+    registry::{self, Registry},
     table::{self, Column},
 };
 
-pub(super) fn run(options: &Components) -> Outcome {
-    let all = reference::components(&flowline_components::catalog());
-    if let Some(folder) = &options.markdown {
-        return write_pages(folder, &all);
+pub(super) fn run(components: Components) -> Outcome {
+    match components.command {
+        None => show_list(&components.list),
+        Some(ComponentsCommand::List(list)) => show_list(&list),
+        Some(ComponentsCommand::Add(add)) => wait_for(add::run(add)),
+        Some(ComponentsCommand::Remove(remove)) => add::remove(&remove),
+        Some(ComponentsCommand::Verify(verify)) => wait_for(ask::verify(verify)),
+        Some(ComponentsCommand::Model(model)) => wait_for(ask::model(model)),
     }
+}
+
+fn show_list(options: &ComponentsList) -> Outcome {
+    if let Some(folder) = &options.markdown {
+        // Reference pages are of what is built in.
+        return write_pages(folder, &reference::components(&Registry::default()));
+    }
+    let all = reference::components(&registry::read(&options.data.data)?);
     let Some(name) = &options.name else {
         return if options.json { print_json(&all) } else { Ok(list(&all)) };
     };

@@ -12,6 +12,7 @@ mod flows;
 mod queues;
 mod run;
 mod up;
+mod worker;
 
 use std::{future::Future, process::ExitCode};
 
@@ -41,7 +42,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Queues(queues) => wait_for(queues::run(queues)),
         Command::Executions(executions) => wait_for(executions::run(executions)),
         Command::DeadLetters(dead_letters) => wait_for(dead_letters::run(dead_letters)),
-        Command::Components(components) => components::run(&components),
+        Command::Components(components) => components::run(components),
+        Command::Worker => worker::run(),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Config(config) => config::run(&config, &vars),
         Command::Completions(completions) => Ok(completions::run(&completions)),

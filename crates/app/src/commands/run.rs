@@ -24,7 +24,7 @@ use crate::{
     failure::{Doing as _, Failure, Outcome},
     files,
     inputs::{self, Inputs},
-    logging,
+    logging, registry,
     render::{self, count},
     table,
 };
@@ -38,7 +38,10 @@ const MOST_LISTED: usize = 20;
 
 pub(super) async fn run(options: Run, vars: Map<String, Value>, logging: Logging) -> Outcome {
     let text = files::text(&options.flow)?;
-    let catalog = flowline_components::catalog();
+    let catalog = match &options.data {
+        Some(data) => registry::read(data)?.catalog(),
+        None => flowline_components::catalog(),
+    };
     let plan = check(&options, &text, &catalog)?;
     let inputs = options.input.as_ref().map(|path| inputs::read(path)).transpose()?;
     let kind = plan.trigger().kind;

@@ -20,6 +20,7 @@ use crate::{
     guard::Guard,
     logging,
     lookup::{ADDRESS_FILE, Address},
+    registry,
     render::count,
     server::{self, Server},
     watch::Watch,
@@ -40,7 +41,8 @@ pub(super) async fn run(options: Up, vars: Map<String, Value>, logging: Logging)
     let (requests, steps) = shares(options.engine.grace.0);
     let mut settings = settings(options.data.data.clone(), &options.engine, vars)?;
     settings.grace = steps;
-    let engine = Engine::start(settings, flowline_components::catalog()).await?;
+    let registry = registry::read(&options.data.data)?;
+    let engine = Engine::start(settings, registry.catalog()).await?;
     let mut watch = Watch::new(engine.clone(), paths, logging.log_format);
     if let Err(failure) = begin(&mut watch, &engine).await {
         engine.shutdown().await;
@@ -51,7 +53,7 @@ pub(super) async fn run(options: Up, vars: Map<String, Value>, logging: Logging)
     let tasks = TaskTracker::new();
     tasks.spawn(watch.run(stop.clone()));
     tasks.spawn(keep_up(metrics.clone(), stop.clone()));
-    let api = Api { engine: engine.clone(), catalog: flowline_components::catalog(), metrics, about: about(&options) };
+    let api = Api { engine: engine.clone(), registry, metrics, about: about(&options) };
     let guard = Guard::new(options.listen.listen, options.listen.token.clone());
     let server = Server::new(engine.clone(), api::router(api, guard), &options.listen);
     let serving = tokio::spawn(server.serve(listener, stop.clone(), requests));
@@ -149,7 +151,7 @@ fn announce(listener: &TcpListener, data: &Path, engine: &Engine) -> Outcome<Str
 }
 
 /// Waits until the process is asked to stop.
-async fn signalled() -> &'static str {
+pub(super) async fn signalled() -> &'static str {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
