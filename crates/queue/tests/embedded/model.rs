@@ -260,6 +260,9 @@ impl Pair {
         let mut expected = self.model.deliverable(queue, self.now());
         expected.truncate(most);
         let found: Vec<_> = leases.iter().map(|lease| (number(lease), lease.delivery.attempt)).collect();
+        // A lease may bring fewer than it could: what is in memory goes before what must be read.
+        assert_eq!(found.is_empty(), expected.is_empty(), "{expected:?}");
+        expected.truncate(found.len());
         let known = |key: &u64| (self.model.messages[key].number, self.model.messages[key].attempt);
         assert_eq!(found, expected.iter().map(known).collect::<Vec<_>>());
         let expires_at = self.now() + i64::try_from(LEASE.as_millis()).unwrap();
@@ -354,12 +357,14 @@ impl Pair {
     /// In the end everything can be delivered and taken off, in order.
     async fn drain(mut self) {
         self.take(&Step::Pass(100_000)).await;
+        // Every lease has ended by now; what they held waits again.
+        self.leases.clear();
         while self.model.messages.values().any(|known| known.place != Place::Dead) {
             for queue in 0..2 {
                 self.lease(queue, 5).await;
-                while !self.leases.is_empty() {
+                for held in (0..self.leases.len()).rev() {
                     self.settle(0, How::Done).await;
-                    self.leases.retain(|(key, _)| self.model.messages.contains_key(key));
+                    assert_eq!(self.leases.len(), held, "what was just leased can be settled");
                 }
             }
         }
