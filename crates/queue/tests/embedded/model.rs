@@ -214,8 +214,7 @@ impl Pair {
                 self.model.return_leases(|_| true, false);
             }
             Step::Kill => {
-                // Leases are written down beside the caller.
-                tokio::time::sleep(Duration::from_millis(30)).await;
+                self.leases_written_down().await;
                 self.embedded.kill();
                 self.model.return_leases(|_| true, true);
             }
@@ -238,6 +237,19 @@ impl Pair {
             }
         }
         self.compare().await;
+    }
+
+    /// Leases are written down beside the caller, a moment later.
+    async fn leases_written_down(&self) {
+        let leased = |known: &&Known| matches!(known.place, Place::Leased { .. });
+        let expected = self.model.messages.values().filter(leased).count();
+        for _ in 0..5_000 {
+            if self.embedded.leases_on_disk() == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("{} leases stand in the file, not {expected}", self.embedded.leases_on_disk());
     }
 
     async fn publish(&mut self, queue: usize, group: Option<u8>, delay: Option<u32>, count: u8) {
