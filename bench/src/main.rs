@@ -3,6 +3,7 @@
 
 mod clock;
 mod contest;
+mod deep;
 mod engine;
 mod figure;
 mod floor;
@@ -39,6 +40,9 @@ struct Bench {
     /// Messages that wait in `start`.
     #[arg(long, global = true, default_value_t = 1_000_000)]
     waiting: u64,
+    /// Messages that wait in `deep`.
+    #[arg(long, global = true, default_value_t = 10_000_000)]
+    depth: u64,
 }
 
 #[derive(Subcommand)]
@@ -55,6 +59,8 @@ enum What {
     Memory,
     /// Start with an empty store and with a million waiting; binary size.
     Start,
+    /// Leasing and settling with ten million messages waiting.
+    Deep,
     /// A part of the benchmarks: sends forms.
     #[command(hide = true)]
     Load(Load),
@@ -79,7 +85,7 @@ async fn main() -> Result<()> {
         What::Sink => sink::run().await?,
         What::Floor { file, sink } => floor::run(file, sink.clone()).await?,
         What::All => {
-            for group in [What::Story, What::Latency, What::Engine, What::Memory, What::Start] {
+            for group in [What::Story, What::Latency, What::Engine, What::Memory, What::Start, What::Deep] {
                 bench.measure(&group).await?;
             }
         }
@@ -96,6 +102,7 @@ impl Bench {
             What::Engine => ("The engine alone", engine::figures().await?),
             What::Memory => ("Memory", memory::figures(&binary).await?),
             What::Start => ("Start", start::figures(&binary, self.waiting).await?),
+            What::Deep => ("Deep queues", deep::figures(self.depth).await?),
             _ => ("End to end", story::figures(&binary, self.messages).await?),
         };
         figure::print(title, &figures);

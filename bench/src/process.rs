@@ -62,19 +62,12 @@ impl Process {
 
     /// Resident memory in MB (10⁶ bytes).
     pub(crate) fn memory(&self) -> Result<f64> {
-        self.status("VmRSS:")
+        status(&self.child.id().to_string(), "VmRSS:")
     }
 
     /// The most resident memory there ever was, in MB.
     pub(crate) fn peak_memory(&self) -> Result<f64> {
-        self.status("VmHWM:")
-    }
-
-    fn status(&self, name: &str) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).context("the process has ended")?;
-        let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kibibytes * 1_024.0 / 1e6)
+        status(&self.child.id().to_string(), "VmHWM:")
     }
 
     /// Asks it for JSON.
@@ -90,6 +83,18 @@ impl Process {
         self.child.wait()?;
         Ok(())
     }
+}
+
+/// Resident memory of the benchmark itself, in MB.
+pub(crate) fn memory_of_this() -> Result<f64> {
+    status("self", "VmRSS:")
+}
+
+fn status(process: &str, name: &str) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).context("the process has ended")?;
+    let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kibibytes * 1_024.0 / 1e6)
 }
 
 impl Drop for Process {

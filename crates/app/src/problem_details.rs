@@ -27,7 +27,7 @@ impl ProblemDetails {
     /// A problem with this status, code and sentence.
     pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("https://flowline.dev/problems/{code}"),
+            kind: format!("urn:flowline:problem:{code}"),
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
             code: code.to_owned(),

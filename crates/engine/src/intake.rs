@@ -44,7 +44,7 @@ impl Answer {
 
     fn refusal(refusal: Refusal) -> Self {
         let body = json!({
-            "type": format!("https://flowline.dev/problems/{}", refusal.code),
+            "type": format!("urn:flowline:problem:{}", refusal.code),
             "title": refusal.message,
             "status": refusal.status,
             "code": refusal.code,

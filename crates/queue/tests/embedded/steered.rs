@@ -59,6 +59,21 @@ impl Embedded {
         self.clock.fetch_add(millis, SeqCst);
     }
 
+    /// How many messages the lease log says are with workers.
+    pub(crate) fn leases_on_disk(&self) -> usize {
+        let bytes = fs::read(self.folder().join("leases")).expect("the lease log");
+        let mut leased = BTreeSet::new();
+        for record in bytes.as_chunks::<32>().0 {
+            let seq = &record[24..];
+            if record[..4] == 0x4c45_4153_u32.to_le_bytes() {
+                leased.insert(seq.to_vec());
+            } else {
+                leased.remove(seq);
+            }
+        }
+        leased.len()
+    }
+
     /// Opens the store as it would be found had the process been killed now.
     pub(crate) fn kill(&mut self) {
         let beside = self.folder.path().join("killed");
