@@ -125,8 +125,7 @@ impl Step {
                 }
                 name = format!("{copy}-{}", attachment.name);
             }
-            let link =
-                json!({ "url": self.link(attachment), "content-type": attachment.content_type, "size": attachment.size });
+            let link = json!({ "url": self.link(attachment), "content-type": attachment.content_type, "size": attachment.size });
             links.insert(name, link);
         }
         links

@@ -78,7 +78,7 @@ pub enum Event {
         credit: u32,
     },
     /// A message was published: answer with [`Connection::confirm`] if it has a number.
-    Publish(Publication),
+    Publish(Box<Publication>),
     /// A delivered message was settled.
     Settle {
         /// The caller's name for the delivery.
@@ -143,6 +143,8 @@ pub struct Connection {
     pub(super) events: VecDeque<Event>,
     pub(super) consumers: u64,
     out: Vec<u8>,
+    /// How much of it was sent.
+    sent: usize,
 }
 
 impl Connection {
@@ -157,6 +159,7 @@ impl Connection {
             events: VecDeque::new(),
             consumers: 0,
             out: Vec::new(),
+            sent: 0,
         }
     }
 
@@ -191,9 +194,19 @@ impl Connection {
         self.events.pop_front()
     }
 
-    /// What is to be sent; whoever sends takes it from the front.
-    pub fn out(&mut self) -> &mut Vec<u8> {
-        &mut self.out
+    /// What is to be sent.
+    pub fn out(&self) -> &[u8] {
+        &self.out[self.sent..]
+    }
+
+    /// So many bytes from the front of it were sent.
+    pub fn sent(&mut self, length: usize) {
+        self.sent += length;
+        // Moving what is left must not cost more than was sent.
+        if self.sent * 2 >= self.out.len() {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// Everything was said.
@@ -411,7 +424,7 @@ impl Connection {
             return Ok(());
         }
         if let Some(publication) = take(channel)? {
-            self.events.push_back(Event::Publish(publication));
+            self.events.push_back(Event::Publish(Box::new(publication)));
         }
         Ok(())
     }
@@ -423,12 +436,8 @@ impl Connection {
         }
         self.told(refusal);
         self.gone(id);
-        let close = channel::Close {
-            reply_code: refusal.code(),
-            reply_text: refusal.reply_text(),
-            class_id: 0,
-            method_id: 0,
-        };
+        let close =
+            channel::Close { reply_code: refusal.code(), reply_text: refusal.reply_text(), class_id: 0, method_id: 0 };
         self.send(id, AMQPClass::Channel(channel::AMQPMethod::Close(close)));
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.closing = true;

@@ -16,6 +16,6 @@ pub(crate) mod server;
 pub use budget::Budget;
 pub use connection::{Connection, Event, Limits, Verdict};
 pub use content::{Content, Publication};
-pub(crate) use refusal::short;
 pub use refusal::Refusal;
+pub(crate) use refusal::short;
 pub use scope::Scope;

@@ -139,7 +139,7 @@ impl Link {
                 Ok(0) | Err(_) => return false,
                 Ok(length) => {
                     self.wrote_at = Instant::now();
-                    self.protocol.out().drain(..length);
+                    self.protocol.sent(length);
                 }
             },
             Some(dispatch) = self.inbox.recv(), if pending < BACKLOG => self.deliver(dispatch),
@@ -217,7 +217,7 @@ impl Link {
             Event::Cancel { channel, tag } => self.leave_seat(&(channel, tag)),
             Event::Credit { channel, credit } => self.credit(channel, credit),
             Event::Get { channel, credit } => self.get(channel, credit),
-            Event::Publish(publication) => self.publish(publication).await,
+            Event::Publish(publication) => self.publish(*publication).await,
             Event::Settle { held, verdict } => {
                 if let Some(guest) = &self.guest {
                     guest.step.settle(&guest.name, held, verdict);
