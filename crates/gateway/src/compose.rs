@@ -82,7 +82,8 @@ impl Step {
         };
         json!({
             "id": input.id,
-            "body": mapped.unwrap_or_else(|| input.body.clone()),
+            // Components expect an object, a tick has no body.
+            "body": mapped.or_else(|| Some(input.body.clone())).filter(|body| !body.is_null()).unwrap_or_else(|| json!({})),
             "headers": input.headers,
             "attachments": self.links(&input.attachments),
             "metadata": {},

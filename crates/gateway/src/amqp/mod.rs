@@ -7,6 +7,7 @@ mod channel;
 mod connection;
 mod content;
 mod declare;
+mod event;
 mod frames;
 mod handshake;
 mod refusal;
@@ -14,8 +15,9 @@ mod scope;
 pub(crate) mod server;
 
 pub use budget::Budget;
-pub use connection::{Connection, Event, Limits, Verdict};
+pub use connection::Connection;
 pub use content::{Content, Publication};
+pub use event::{Event, Limits, Verdict};
 pub use refusal::Refusal;
 pub(crate) use refusal::short;
 pub use scope::Scope;

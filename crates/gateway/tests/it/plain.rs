@@ -418,6 +418,11 @@ async fn a_component_gets_the_mapped_body() {
     assert_eq!(received.message["body"], json!({"mapped": true}));
     ack(&received).await;
     end(run).await;
+    let run = rig.run(rig.message(Value::Null));
+    let received = client.next(&mut consumer).await;
+    assert_eq!(received.message["body"], json!({}));
+    ack(&received).await;
+    end(run).await;
 }
 
 /// What `flowline worker` and the gateway say to each other beyond the contract.

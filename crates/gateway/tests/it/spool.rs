@@ -9,6 +9,7 @@ use futures::{StreamExt, stream};
 use lapin::{
     BasicProperties, Confirmation,
     options::{BasicAckOptions, BasicPublishOptions},
+    types::AMQPValue,
 };
 use serde_json::{Value, json};
 
@@ -17,15 +18,16 @@ use crate::rig::{Client, Received, Rig, end, step};
 /// Emits numbers, as quickly as confirms come.
 async fn emit_numbers(client: &Client, received: &Received, count: u64) {
     let (exchange, key) = (client.name("PUBLISH_MESSAGES_TO"), client.name("DATA_ROUTING_KEY"));
-    let properties = BasicProperties::default().with_headers(Client::headers(received));
+    let mut headers = Client::headers(received);
+    headers.insert("protocolVersion".into(), AMQPValue::LongInt(2));
+    let properties = BasicProperties::default().with_headers(headers);
     stream::iter(0..count)
         .map(|number| {
-            let body = client.encrypt_text(&json!({ "body": {"n": number} }));
+            let body = client.encrypt(&json!({ "body": {"n": number} }));
             let (exchange, key, properties) = (exchange.clone(), key.clone(), properties.clone());
             async move {
                 let options = BasicPublishOptions::default();
-                let publish =
-                    client.writing.basic_publish(exchange.into(), key.into(), options, body.as_bytes(), properties);
+                let publish = client.writing.basic_publish(exchange.into(), key.into(), options, &body, properties);
                 publish.await.unwrap().await.unwrap()
             }
         })

@@ -48,7 +48,8 @@ pub(crate) struct Peer {
 impl Default for Peer {
     fn default() -> Self {
         let budget = Budget::new(1 << 20);
-        let limits = Limits { frame: 131_072, channels: 16, heartbeat: 30, body: 100_000, budget };
+        let limits =
+            Limits { name: "consumer".into(), frame: 131_072, channels: 16, heartbeat: 30, body: 100_000, budget };
         let content = Content {
             key: "key".into(),
             redelivered: false,
@@ -85,7 +86,7 @@ impl Peer {
                 assert!(publication.body.len() <= 100_000);
                 self.published += 1;
                 if let Some(number) = publication.number {
-                    self.connection.confirm(publication.channel, number, self.published % 2 == 0);
+                    self.connection.confirm(publication.channel, number, self.published.is_multiple_of(2));
                 }
             }
             Event::Consume { channel, tag, credit } => {
