@@ -404,8 +404,7 @@ mod tests {
             board.admit(worker, Instant::now());
         }
         let (push, inbox) = mpsc::unbounded_channel();
-        let consumer =
-            Consumer { worker: worker.into(), channel: 1, tag: "c".into(), credit, push: Some(push) };
+        let consumer = Consumer { worker: worker.into(), channel: 1, tag: "c".into(), credit, push: Some(push) };
         Line { inbox, seat: board.seat(consumer) }
     }
 

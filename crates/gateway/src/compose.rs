@@ -82,7 +82,8 @@ impl Step {
         };
         json!({
             "id": input.id,
-            "body": mapped.unwrap_or_else(|| input.body.clone()),
+            // Components expect an object, a tick has no body.
+            "body": mapped.or_else(|| Some(input.body.clone())).filter(|body| !body.is_null()).unwrap_or_else(|| json!({})),
             "headers": input.headers,
             "attachments": self.links(&input.attachments),
             "metadata": {},
@@ -125,8 +126,7 @@ impl Step {
                 }
                 name = format!("{copy}-{}", attachment.name);
             }
-            let link =
-                json!({ "url": self.link(attachment), "content-type": attachment.content_type, "size": attachment.size });
+            let link = json!({ "url": self.link(attachment), "content-type": attachment.content_type, "size": attachment.size });
             links.insert(name, link);
         }
         links

@@ -3,7 +3,11 @@
 use flowline_sdk::{Contract, OperationKind, RemoteStep};
 use url::Url;
 
-use crate::{cipher::Cipher, gateway::Addresses, names::{Names, Purpose}};
+use crate::{
+    cipher::Cipher,
+    gateway::Addresses,
+    names::{Names, Purpose},
+};
 
 /// Sizes of frames that both sides agree on: amqplib would ask for less than it needs.
 pub(crate) const FRAME_MAX: u32 = 131_072;

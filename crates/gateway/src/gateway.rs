@@ -15,19 +15,8 @@ use tokio::{fs, net::TcpListener};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    amqp,
-    gathered::Gauge,
-    guests::Guests,
-    http,
-    kept::Kept,
-    marks::Marks,
-    objects::Objects,
-    open::Open,
-    seal::Seal,
-    service_call::Results,
-    settings::Settings,
-    spool::Spools,
-    step::Step,
+    amqp, gathered::Gauge, guests::Guests, http, kept::Kept, marks::Marks, objects::Objects, open::Open, seal::Seal,
+    service_call::Results, settings::Settings, spool::Spools, step::Step,
 };
 
 /// How often objects are looked through for those whose time is over.
@@ -99,8 +88,7 @@ impl Gateway {
             Some(host) => format!("{host}:{}", address.port()),
             None => address.to_string(),
         };
-        let addresses =
-            Addresses { amqp: told(amqp_listener.local_addr()?), http: told(http_listener.local_addr()?) };
+        let addresses = Addresses { amqp: told(amqp_listener.local_addr()?), http: told(http_listener.local_addr()?) };
         let shared = Arc::new(shared(settings, addresses).await?);
         let stop = CancellationToken::new();
         tokio::spawn(amqp::server::serve(amqp_listener, Arc::clone(&shared), stop.clone()));

@@ -36,10 +36,7 @@ pub(crate) enum Published {
     /// The answer to the webhook's caller, if nothing better comes.
     ErrorReply(Reply),
     /// The message is to come again.
-    Rebound {
-        reason: String,
-        after: Duration,
-    },
+    Rebound { reason: String, after: Duration },
     /// The snapshot as a whole.
     Snapshot(Value),
     /// Parts of the snapshot.
@@ -239,7 +236,9 @@ impl Gathered {
         let mut state: Vec<_> = std::mem::take(&mut self.state).into_iter().collect();
         let update = std::mem::take(&mut self.update);
         let snapshot = match (self.snapshot.take().or(before), update) {
-            (snapshot, update) if update.is_empty() => snapshot.filter(|_| state.iter().all(|(key, _)| key != SNAPSHOT)),
+            (snapshot, update) if update.is_empty() => {
+                snapshot.filter(|_| state.iter().all(|(key, _)| key != SNAPSHOT))
+            }
             (Some(Value::Object(mut snapshot)), update) => {
                 snapshot.extend(update);
                 Some(Value::Object(snapshot))

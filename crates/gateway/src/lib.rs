@@ -27,6 +27,7 @@ mod names;
 mod objects;
 mod open;
 mod outcome;
+mod places;
 mod published;
 mod seal;
 mod service_call;

@@ -86,12 +86,7 @@ impl Step {
         }
     }
 
-    async fn try_seal(
-        &self,
-        cx: &Context,
-        gathered: &mut Gathered,
-        end: &mut Option<End>,
-    ) -> Result<Mark, SpoolError> {
+    async fn try_seal(&self, cx: &Context, gathered: &mut Gathered, end: &mut Option<End>) -> Result<Mark, SpoolError> {
         gathered.spill(&self.shared.spools, &self.spec.queue, cx.place().message).await?;
         let Some(spool) = gathered.spool.as_mut() else {
             return Err(SpoolError::Io(std::io::Error::other("there is no spool")));
@@ -152,10 +147,7 @@ fn or<'a>(text: &'a str, instead: &'a str) -> &'a str {
 fn refusal(verdict: Verdict, has_emits: bool) -> Option<Failure> {
     let text = "the worker refused the message without saying why: it could not decrypt or read it";
     let refused = verdict == Verdict::Reject;
-    refused.then(|| Failure {
-        text: text.to_owned(),
-        fault: (!has_emits).then(|| Fault::reject("undecodable", text)),
-    })
+    refused.then(|| Failure { text: text.to_owned(), fault: (!has_emits).then(|| Fault::reject("undecodable", text)) })
 }
 
 fn fault(failure: &Failure) -> Fault {

@@ -136,7 +136,8 @@ impl Step {
             }
             serde_json::from_value::<Fault>(fault)
         });
-        let fault = fault.transpose().map_err(|error| failure(format!("{text} (its fault cannot be read: {error})")))?;
+        let fault =
+            fault.transpose().map_err(|error| failure(format!("{text} (its fault cannot be read: {error})")))?;
         Ok(Published::Failure(Failure { fault, ..failure(text) }))
     }
 
@@ -203,7 +204,8 @@ fn answer(status: Option<&Value>, headers: Map<String, Value>, body: Value, raw:
         _ => None,
     };
     let status = status.and_then(|status| u16::try_from(status).ok()).filter(|status| (200..600).contains(status));
-    let mut headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), text(value))).collect();
+    let mut headers: Vec<_> =
+        headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), text(value))).collect();
     let is_typed = headers.iter().any(|(name, _)| name == "content-type");
     let (body, kind) = match (raw, body) {
         (Some(raw), _) => (raw, "application/octet-stream"),

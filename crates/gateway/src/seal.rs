@@ -80,12 +80,8 @@ mod tests {
     fn a_link_opens_for_its_flow_and_for_no_other() {
         let seal = Seal::new([7; 32]);
         let (orders, other) = (FlowName::new("orders").unwrap(), FlowName::new("other").unwrap());
-        let attachment = Attachment {
-            id: "an/id".into(),
-            name: "a.txt".into(),
-            content_type: "text/plain".into(),
-            size: 4,
-        };
+        let attachment =
+            Attachment { id: "an/id".into(), name: "a.txt".into(), content_type: "text/plain".into(), size: 4 };
         let name = seal.attachment(&orders, &attachment);
         assert_eq!(seal.open_attachment(&orders, &name), Some(attachment));
         assert_eq!(seal.open_attachment(&other, &name), None);

@@ -47,8 +47,12 @@ pub struct Limits {
     pub channels: u16,
     /// Connections of a worker.
     pub worker_connections: usize,
-    /// Connections of everybody.
+    /// Connections of everybody, to each of the two listeners.
     pub connections: usize,
+    /// Of these, connections of one address: a container has an address of its own.
+    pub address_connections: usize,
+    /// How long an HTTP connection may be idle, or take for the head of a request.
+    pub idle: Duration,
     /// Until when a client must be through the handshake.
     pub handshake: Duration,
     /// How long a client may read nothing of what it is sent.
@@ -93,6 +97,8 @@ impl Default for Limits {
             channels: 16,
             worker_connections: 8,
             connections: 4096,
+            address_connections: 512,
+            idle: Duration::from_secs(300),
             handshake: Duration::from_secs(10),
             stalled: Duration::from_secs(60),
             heartbeat: Duration::from_secs(30),

@@ -6,8 +6,9 @@ use amq_protocol::{
 };
 
 use super::{
-    connection::{Connection, Event, Verdict},
+    connection::Connection,
     content::Content,
+    event::{Event, Verdict},
     frames::FRAME_OVERHEAD,
     refusal::{Refusal, short},
 };
@@ -58,7 +59,7 @@ impl Connection {
         let mut tag = consume.consumer_tag.to_string();
         if tag.is_empty() {
             self.consumers += 1;
-            tag = format!("consumer-{}", self.consumers);
+            tag = format!("{}-{}", self.limits.name, self.consumers);
         }
         let channel = self.channel(id)?;
         if channel.consumers.len() >= MOST_CONSUMERS {

@@ -22,11 +22,6 @@ impl Budget {
         let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes));
         taken.ok().map(|_| Share { budget: self.clone(), bytes })
     }
-
-    #[cfg(test)]
-    pub(crate) fn left(&self) -> usize {
-        self.left.load(Ordering::Acquire)
-    }
 }
 
 /// A part of the budget; goes back when it is dropped.
@@ -48,5 +43,21 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.left.fetch_add(self.bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_comes_back() {
+        let budget = Budget::new(10);
+        let mut share = budget.take(4).unwrap();
+        assert!(share.grow(6));
+        assert!(!share.grow(1));
+        assert!(budget.take(1).is_none());
+        drop(share);
+        assert!(budget.take(10).is_some());
     }
 }

@@ -36,7 +36,16 @@ pub(super) struct Channel {
 /// A publication that is not complete.
 enum Incoming {
     Header(basic::Publish),
-    Body { publish: basic::Publish, properties: BasicProperties, size: usize, body: Vec<u8>, share: Share },
+    Body(Box<Unfinished>),
+}
+
+/// A publication whose body is coming in.
+struct Unfinished {
+    publish: basic::Publish,
+    properties: BasicProperties,
+    size: usize,
+    body: Vec<u8>,
+    share: Share,
 }
 
 impl Channel {
@@ -110,31 +119,31 @@ impl Channel {
             return Err(Refusal::soft(AMQPSoftError::CONTENTTOOLARGE, text));
         }
         let share = budget.take(0).ok_or_else(exhausted)?;
-        let properties = header.properties;
-        self.incoming = Some(Incoming::Body { publish, properties, size, body: Vec::new(), share });
+        let unfinished = Unfinished { publish, properties: header.properties, size, body: Vec::new(), share };
+        self.incoming = Some(Incoming::Body(Box::new(unfinished)));
         Ok(self.complete(id))
     }
 
     /// A part of a body; gives the publication if it is the last.
     pub(super) fn body(&mut self, id: u16, part: &[u8]) -> Result<Option<Publication>, Refusal> {
-        let Some(Incoming::Body { size, body, share, .. }) = &mut self.incoming else { return Err(unexpected()) };
-        if body.len() + part.len() > *size {
+        let Some(Incoming::Body(unfinished)) = &mut self.incoming else { return Err(unexpected()) };
+        if unfinished.body.len() + part.len() > unfinished.size {
             return Err(Refusal::hard(AMQPHardError::FRAMEERROR, "more body than its header said"));
         }
-        if !share.grow(part.len()) {
+        if !unfinished.share.grow(part.len()) {
             return Err(exhausted());
         }
-        if body.is_empty() && part.len() < *size {
-            body.reserve((*size).min(part.len() * 4));
-        }
-        body.extend_from_slice(part);
+        unfinished.body.extend_from_slice(part);
         Ok(self.complete(id))
     }
 
     fn complete(&mut self, channel: u16) -> Option<Publication> {
-        let whole = matches!(&self.incoming, Some(Incoming::Body { size, body, .. }) if body.len() == *size);
-        let incoming = if whole { self.incoming.take() } else { None };
-        let Some(Incoming::Body { publish, properties, body, .. }) = incoming else { return None };
+        let is_whole = |unfinished: &Unfinished| unfinished.body.len() == unfinished.size;
+        if !matches!(&self.incoming, Some(Incoming::Body(unfinished)) if is_whole(unfinished)) {
+            return None;
+        }
+        let Some(Incoming::Body(whole)) = self.incoming.take() else { return None };
+        let Unfinished { publish, properties, body, .. } = *whole;
         let number = self.confirms.inspect(|number| self.confirms = Some(number + 1));
         Some(Publication { channel, number, key: publish.routing_key.into(), properties, body })
     }

@@ -11,113 +11,14 @@ use amq_protocol::{
 };
 
 use super::{
-    budget::Budget,
     channel::{Channel, unexpected},
     content::Publication,
+    event::{Event, Limits},
     frames::{self, Frames},
     handshake::login_refused,
     refusal::Refusal,
     scope::Scope,
 };
-
-/// How much a connection may ask for.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Bytes of the largest frame.
-    pub frame: u32,
-    /// Channels.
-    pub channels: u16,
-    /// Seconds between heartbeats; zero is none.
-    pub heartbeat: u16,
-    /// Bytes of the largest body.
-    pub body: usize,
-    /// Memory for bodies that are not complete, of all connections.
-    pub budget: Budget,
-}
-
-/// What the protocol wants from the world.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// Somebody wants in: answer with [`Connection::admit`].
-    Login {
-        /// The name.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// The handshake is over.
-    Opened,
-    /// A consumer begins.
-    Consume {
-        /// Its channel.
-        channel: u16,
-        /// Its tag.
-        tag: String,
-        /// Messages it takes at the same time.
-        credit: u32,
-    },
-    /// A consumer ends.
-    Cancel {
-        /// Its channel.
-        channel: u16,
-        /// Its tag.
-        tag: String,
-    },
-    /// A channel takes another number of messages.
-    Credit {
-        /// The channel.
-        channel: u16,
-        /// Messages it takes at the same time.
-        credit: u32,
-    },
-    /// One message is asked for: answer with [`Connection::answer_get`].
-    Get {
-        /// The channel.
-        channel: u16,
-        /// Messages it takes at the same time.
-        credit: u32,
-    },
-    /// A message was published: answer with [`Connection::confirm`] if it has a number.
-    Publish(Publication),
-    /// A delivered message was settled.
-    Settle {
-        /// The caller's name for the delivery.
-        held: u64,
-        /// How.
-        verdict: Verdict,
-    },
-    /// A channel ended with what was delivered on it.
-    ChannelGone {
-        /// The channel.
-        channel: u16,
-        /// What was not settled.
-        held: Vec<u64>,
-    },
-    /// Something was refused; for the log.
-    Refused {
-        /// The protocol's number.
-        code: u16,
-        /// What for.
-        text: String,
-    },
-}
-
-/// How a delivered message was settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is done.
-    Ack,
-    /// It is refused for good.
-    Reject,
-    /// It is given back.
-    Requeue,
-}
-
-impl Verdict {
-    pub(super) fn no(requeue: bool) -> Self {
-        if requeue { Self::Requeue } else { Self::Reject }
-    }
-}
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +44,8 @@ pub struct Connection {
     pub(super) events: VecDeque<Event>,
     pub(super) consumers: u64,
     out: Vec<u8>,
+    /// How much of it was sent.
+    sent: usize,
 }
 
 impl Connection {
@@ -157,6 +60,7 @@ impl Connection {
             events: VecDeque::new(),
             consumers: 0,
             out: Vec::new(),
+            sent: 0,
         }
     }
 
@@ -191,9 +95,19 @@ impl Connection {
         self.events.pop_front()
     }
 
-    /// What is to be sent; whoever sends takes it from the front.
-    pub fn out(&mut self) -> &mut Vec<u8> {
-        &mut self.out
+    /// What is to be sent.
+    pub fn out(&self) -> &[u8] {
+        &self.out[self.sent..]
+    }
+
+    /// So many bytes from the front of it were sent.
+    pub fn sent(&mut self, length: usize) {
+        self.sent += length;
+        // Moving what is left must not cost more than was sent.
+        if self.sent * 2 >= self.out.len() {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// Everything was said.
@@ -411,7 +325,7 @@ impl Connection {
             return Ok(());
         }
         if let Some(publication) = take(channel)? {
-            self.events.push_back(Event::Publish(publication));
+            self.events.push_back(Event::Publish(Box::new(publication)));
         }
         Ok(())
     }
@@ -423,12 +337,8 @@ impl Connection {
         }
         self.told(refusal);
         self.gone(id);
-        let close = channel::Close {
-            reply_code: refusal.code(),
-            reply_text: refusal.reply_text(),
-            class_id: 0,
-            method_id: 0,
-        };
+        let close =
+            channel::Close { reply_code: refusal.code(), reply_text: refusal.reply_text(), class_id: 0, method_id: 0 };
         self.send(id, AMQPClass::Channel(channel::AMQPMethod::Close(close)));
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.closing = true;

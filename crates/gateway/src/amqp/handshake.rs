@@ -7,7 +7,8 @@ use amq_protocol::{
 };
 
 use super::{
-    connection::{Connection, Event, Phase},
+    connection::{Connection, Phase},
+    event::Event,
     refusal::Refusal,
 };
 

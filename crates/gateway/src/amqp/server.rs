@@ -9,16 +9,17 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Connection, Event, Limits},
+    connection::Connection,
     content::Publication,
+    event::{Event, Limits},
 };
-use crate::{board::Dispatch, environment::FRAME_MAX, gateway::Shared, guests::Guest};
+use crate::{board::Dispatch, environment::FRAME_MAX, gateway::Shared, guests::Guest, places::Places};
 
 /// Bytes that are read at once.
 const READ: usize = 64 * 1024;
@@ -31,7 +32,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Takes connections until it is told to stop.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(shared.settings.limits.connections));
+    let limits = &shared.settings.limits;
+    let places = Places::new(limits.connections, limits.address_connections);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -42,7 +44,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
             tokio::time::sleep(AGAIN).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.take(peer.ip()) else {
             tracing::warn!(%peer, "a connection was refused: there are too many");
             continue;
         };
@@ -78,6 +80,7 @@ impl Link {
     fn new(shared: Arc<Shared>, stream: TcpStream, stop: CancellationToken) -> Self {
         let limits = &shared.settings.limits;
         let protocol = Connection::new(Limits {
+            name: format!("consumer-{}", hex::encode(rand::random::<[u8; 12]>())),
             frame: FRAME_MAX,
             channels: limits.channels,
             heartbeat: u16::try_from(limits.heartbeat.as_secs()).unwrap_or(u16::MAX),
@@ -139,7 +142,7 @@ impl Link {
                 Ok(0) | Err(_) => return false,
                 Ok(length) => {
                     self.wrote_at = Instant::now();
-                    self.protocol.out().drain(..length);
+                    self.protocol.sent(length);
                 }
             },
             Some(dispatch) = self.inbox.recv(), if pending < BACKLOG => self.deliver(dispatch),
@@ -217,7 +220,7 @@ impl Link {
             Event::Cancel { channel, tag } => self.leave_seat(&(channel, tag)),
             Event::Credit { channel, credit } => self.credit(channel, credit),
             Event::Get { channel, credit } => self.get(channel, credit),
-            Event::Publish(publication) => self.publish(publication).await,
+            Event::Publish(publication) => self.publish(*publication).await,
             Event::Settle { held, verdict } => {
                 if let Some(guest) = &self.guest {
                     guest.step.settle(&guest.name, held, verdict);

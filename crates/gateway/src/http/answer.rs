@@ -10,37 +10,51 @@ use serde_json::{Value, json};
 use crate::objects::ObjectError;
 
 /// What handlers return.
-pub(crate) type Answer = Result<Response, Response>;
+pub(crate) type Answer = Result<Response, Problem>;
 
 pub(crate) fn ok(value: Value) -> Response {
     Json(value).into_response()
 }
 
-/// A problem: `error` is what the components' clients show.
-pub(crate) fn problem(status: StatusCode, text: &str) -> Response {
-    let title = match status {
-        StatusCode::CONFLICT => "ConflictError",
-        StatusCode::NOT_FOUND => "NotFoundError",
-        _ => status.canonical_reason().unwrap_or("Error"),
-    };
-    (status, Json(json!({ "error": text, "status": status.as_u16(), "title": title }))).into_response()
+/// Why a request is refused.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    text: String,
+}
+
+pub(crate) fn problem(status: StatusCode, text: impl Into<String>) -> Problem {
+    Problem { status, text: text.into() }
 }
 
 /// Something of ours failed: the client may try again.
-pub(crate) fn trouble(what: &str, error: &dyn std::fmt::Display) -> Response {
+pub(crate) fn trouble(what: &str, error: &dyn std::fmt::Display) -> Problem {
     tracing::error!(%error, "{what}");
     problem(StatusCode::SERVICE_UNAVAILABLE, what)
 }
 
-impl IntoResponse for ObjectError {
+impl IntoResponse for Problem {
+    /// `error` is what the components' clients show.
     fn into_response(self) -> Response {
-        let status = match self {
-            Self::Missing => StatusCode::NOT_FOUND,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooManyPairs => StatusCode::BAD_REQUEST,
-            Self::Full => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Io(error) => return trouble("an object could not be stored or read", &error),
+        let title = match self.status {
+            StatusCode::CONFLICT => "ConflictError",
+            StatusCode::NOT_FOUND => "NotFoundError",
+            status => status.canonical_reason().unwrap_or("Error"),
         };
-        problem(status, &self.to_string())
+        let body = json!({ "error": self.text, "status": self.status.as_u16(), "title": title });
+        (self.status, Json(body)).into_response()
+    }
+}
+
+impl From<ObjectError> for Problem {
+    fn from(error: ObjectError) -> Self {
+        let status = match &error {
+            ObjectError::Missing => StatusCode::NOT_FOUND,
+            ObjectError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ObjectError::TooManyPairs => StatusCode::BAD_REQUEST,
+            ObjectError::Full => StatusCode::INSUFFICIENT_STORAGE,
+            ObjectError::Io(error) => return trouble("an object could not be stored or read", error),
+        };
+        problem(status, error.to_string())
     }
 }

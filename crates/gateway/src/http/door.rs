@@ -5,11 +5,10 @@ use std::sync::Arc;
 use axum::{
     extract::FromRequestParts,
     http::{StatusCode, header::AUTHORIZATION, request::Parts},
-    response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::answer::problem;
+use super::answer::{Problem, problem};
 use crate::{gateway::Shared, guests::Guest};
 
 /// A worker that came with its API credentials.
@@ -32,14 +31,14 @@ pub(crate) fn basic(parts: &Parts) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-fn refused() -> Response {
+fn refused() -> Problem {
     problem(StatusCode::UNAUTHORIZED, "these credentials are not known here")
 }
 
 impl FromRequestParts<Arc<Shared>> for ApiGuest {
-    type Rejection = Response;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Problem> {
         let (user, password) = basic(parts).ok_or_else(refused)?;
         let guest = shared.guests.enter(&user, &password, |secrets| &secrets.api).ok_or_else(refused)?;
         guest.step.heard(&guest.name);
@@ -48,9 +47,9 @@ impl FromRequestParts<Arc<Shared>> for ApiGuest {
 }
 
 impl FromRequestParts<Arc<Shared>> for ObjectGuest {
-    type Rejection = Response;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Problem> {
         let token = authorization(parts, "bearer").ok_or_else(refused)?;
         let (worker, secret) = token.split_once(':').ok_or_else(refused)?;
         let guest = shared.guests.enter(worker, secret, |secrets| &secrets.objects).ok_or_else(refused)?;
@@ -61,7 +60,7 @@ impl FromRequestParts<Arc<Shared>> for ObjectGuest {
 
 impl ApiGuest {
     /// Only one's own flow.
-    pub(crate) fn of_flow(self, flow: &str) -> Result<Arc<Guest>, Response> {
+    pub(crate) fn of_flow(self, flow: &str) -> Result<Arc<Guest>, Problem> {
         if self.0.spec().queue.flow.as_str() == flow {
             return Ok(self.0);
         }
@@ -69,7 +68,7 @@ impl ApiGuest {
     }
 
     /// Only one's own step.
-    pub(crate) fn of_step(self, flow: &str, step: &str) -> Result<Arc<Guest>, Response> {
+    pub(crate) fn of_step(self, flow: &str, step: &str) -> Result<Arc<Guest>, Problem> {
         if self.0.spec().queue.step.as_str() == step {
             return self.of_flow(flow);
         }

@@ -8,7 +8,7 @@ mod objects;
 mod results;
 mod step_data;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,25 +16,56 @@ use axum::{
     http::StatusCode,
     routing::{get, post, put},
 };
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::gateway::Shared;
+use crate::{gateway::Shared, places::Places};
 
 /// Bytes of the answer to a service call: schemas can be long.
 const LARGEST_RESULT: usize = 16 << 20;
 
+/// How long to wait when no connection can be accepted: others need to end first.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Answers requests until it is told to stop.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    let served = axum::serve(listener, router(shared)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let limits = &shared.settings.limits;
+    let (idle, places) = (limits.idle, Places::new(limits.connections, limits.address_connections));
+    let router = router(Arc::clone(&shared));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, peer)) = accepted else {
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        };
+        let Some(place) = places.take(peer.ip()) else {
+            tracing::warn!(%peer, "a connection was refused: there are too many");
+            continue;
+        };
+        let (router, stop) = (router.clone(), stop.clone());
+        tokio::spawn(async move {
+            connection(stream, router, idle, stop).await;
+            drop(place);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, idle: Duration, stop: CancellationToken) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(idle);
+    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
-        served = served => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the gateway's HTTP side ended");
-            }
-        }
-        // Kept-alive connections would hold it open.
+        // Clients come and go as they like.
+        served = served => drop(served),
         () = stop.cancelled() => {}
     }
 }

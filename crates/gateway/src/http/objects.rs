@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     extract::{Path, RawQuery, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
 use flowline_model::FlowName;
 use flowline_sdk::{AttachmentError, ByteStream};
@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
 use super::{
-    answer::{Answer, ok, problem, trouble},
+    answer::{Answer, Problem, ok, problem, trouble},
     door::{ApiGuest, ObjectGuest},
 };
 use crate::{
@@ -52,7 +52,7 @@ pub(super) async fn replace(
 ) -> Answer {
     let flow = &guest.spec().queue.flow;
     let id = parse(&id)?;
-    shared.objects.get(flow, id, now()).map_err(IntoResponse::into_response)?;
+    shared.objects.get(flow, id, now())?;
     let object = put(&shared, flow, id, &headers, body).await?;
     Ok(ok(json!(object)))
 }
@@ -74,7 +74,7 @@ pub(super) async fn remove(
     Path(id): Path<String>,
 ) -> Answer {
     let removed = shared.objects.remove(&guest.spec().queue.flow, parse(&id)?).await;
-    removed.map_err(IntoResponse::into_response)?;
+    removed?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -99,7 +99,7 @@ pub(super) async fn remove_found(
         match shared.objects.remove(flow, object.object_id).await {
             // Somebody else was quicker.
             Ok(()) | Err(ObjectError::Missing) => {}
-            Err(error) => return Err(error.into_response()),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -133,24 +133,18 @@ pub(super) async fn read_link(
     content(&shared, &flow, id).await
 }
 
-fn missing() -> Response {
-    ObjectError::Missing.into_response()
+fn missing() -> Problem {
+    ObjectError::Missing.into()
 }
 
-fn parse(id: &str) -> Result<Uuid, Response> {
+fn parse(id: &str) -> Result<Uuid, Problem> {
     id.parse().map_err(|_| missing())
 }
 
-async fn put(
-    shared: &Shared,
-    flow: &FlowName,
-    id: Uuid,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Object, Response> {
+async fn put(shared: &Shared, flow: &FlowName, id: Uuid, headers: &HeaderMap, body: Body) -> Result<Object, Problem> {
     let content = unhurried(body, shared.settings.limits.stalled);
     let stored = shared.objects.put(flow, id, described(headers), content, now()).await;
-    stored.map_err(IntoResponse::into_response)
+    Ok(stored?)
 }
 
 /// A body whose sender may take its time, but not for ever between two parts.
@@ -181,7 +175,7 @@ fn described(headers: &HeaderMap) -> Described {
     }
 }
 
-fn pairs(query: Option<&str>) -> Result<BTreeMap<String, String>, Response> {
+fn pairs(query: Option<&str>) -> Result<BTreeMap<String, String>, Problem> {
     let named = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).filter_map(|(name, value)| {
         let key = name.strip_prefix("query[")?.strip_suffix(']')?.to_owned();
         Some((key, value.into_owned()))
@@ -189,14 +183,14 @@ fn pairs(query: Option<&str>) -> Result<BTreeMap<String, String>, Response> {
     let pairs: BTreeMap<_, _> = named.collect();
     if pairs.is_empty() || pairs.len() > MOST_PAIRS {
         let text = format!("ask with 1 to {MOST_PAIRS} pairs: query[key]=value");
-        return Err(problem(StatusCode::BAD_REQUEST, &text));
+        return Err(problem(StatusCode::BAD_REQUEST, text));
     }
     Ok(pairs)
 }
 
 async fn content(shared: &Shared, flow: &FlowName, id: Uuid) -> Answer {
-    let object = shared.objects.get(flow, id, now()).map_err(IntoResponse::into_response)?;
-    let file = shared.objects.read(flow, id).await.map_err(IntoResponse::into_response)?;
+    let object = shared.objects.get(flow, id, now())?;
+    let file = shared.objects.read(flow, id).await?;
     let mut headers = HeaderMap::new();
     typed(&mut headers, &object.content_type);
     for (prefix, pairs) in [(QUERY, &object.query), (META, &object.metadata)] {

@@ -6,13 +6,12 @@ use axum::{
     Json,
     extract::{FromRequestParts, Path, State},
     http::{StatusCode, request::Parts},
-    response::Response,
 };
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    answer::{Answer, ok, problem},
+    answer::{Answer, Problem, ok, problem},
     door::basic,
 };
 use crate::{gateway::Shared, service_call::ServiceResult};
@@ -21,9 +20,9 @@ use crate::{gateway::Shared, service_call::ServiceResult};
 pub(super) struct Secret(String);
 
 impl FromRequestParts<Arc<Shared>> for Secret {
-    type Rejection = Response;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, Problem> {
         let credentials = basic(parts).ok_or_else(|| problem(StatusCode::UNAUTHORIZED, "no credentials"))?;
         Ok(Self(credentials.1))
     }

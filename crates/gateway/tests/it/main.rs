@@ -4,6 +4,7 @@
 mod abuse;
 mod http;
 mod plain;
+mod protocol;
 mod rig;
 mod sailor;
 mod spool;

@@ -187,8 +187,7 @@ async fn a_rebound_is_a_retry_with_a_wait() {
         let mut headers = received.delivery.properties.headers().clone().unwrap();
         headers.insert("reboundReason".into(), AMQPValue::LongString("later".into()));
         headers.insert("reboundIteration".into(), AMQPValue::LongInt(1));
-        let properties =
-            BasicProperties::default().with_headers(headers).with_expiration(expiration.into());
+        let properties = BasicProperties::default().with_headers(headers).with_expiration(expiration.into());
         let body = received.delivery.data.clone();
         client.publish_with(&client.name("REBOUND_ROUTING_KEY"), properties, &body).await;
         ack(&received).await;
@@ -419,6 +418,11 @@ async fn a_component_gets_the_mapped_body() {
     assert_eq!(received.message["body"], json!({"mapped": true}));
     ack(&received).await;
     end(run).await;
+    let run = rig.run(rig.message(Value::Null));
+    let received = client.next(&mut consumer).await;
+    assert_eq!(received.message["body"], json!({}));
+    ack(&received).await;
+    end(run).await;
 }
 
 /// What `flowline worker` and the gateway say to each other beyond the contract.
@@ -435,8 +439,7 @@ async fn our_own_worker_gets_and_says_more() {
     assert_eq!(told["config"], json!({"by": 2}));
     assert_eq!(told["place"]["attempt"], json!(1));
     assert_eq!(serde_json::from_value::<flowline_model::Message>(told["message"].clone()).unwrap(), message);
-    let attachment =
-        Attachment { id: "an/id".into(), name: "a".into(), content_type: "text/plain".into(), size: 1 };
+    let attachment = Attachment { id: "an/id".into(), name: "a".into(), content_type: "text/plain".into(), size: 1 };
     let more = json!({
         "to": {"output": "large"}, "delay_ms": 1500, "headers": {"a": "b"}, "attachments": [attachment],
     });

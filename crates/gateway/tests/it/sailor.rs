@@ -224,6 +224,22 @@ async fn a_component_comes_back_after_an_interruption() {
     assert_eq!((outcome.bodies().len(), outcome.fault), (2, None));
 }
 
+/// Traps 1 and 9: what goes on working after its connection was lost is not mixed up with the
+/// delivery that comes again, to the same process.
+#[tokio::test]
+async fn an_interruption_in_the_middle_loses_and_doubles_nothing() {
+    let worker = Worker::start_with(NEWEST, step("many"), |settings| settings.limits.emits = 2).await;
+    let message = worker.rig.message(json!({"count": 20, "delay": 50}));
+    let first = worker.rig.run(message.clone());
+    worker.rig.until(|_| worker.rig.gateway.figures().spooled > 0).await;
+    worker.rig.gateway.disconnect("w1");
+    let outcome = end(first).await;
+    assert_eq!((outcome.fault.unwrap().code.as_str(), outcome.emits.len()), ("worker_lost", 0));
+    let outcome = end(worker.rig.run_attempt(message, 2, json!({}))).await;
+    let expected: Vec<_> = (0..20).map(|n| json!({ "n": n })).collect();
+    assert_eq!((outcome.bodies(), outcome.fault), (expected, None));
+}
+
 #[tokio::test]
 async fn service_calls_are_answered() {
     let rig = Rig::new().await;
