@@ -141,6 +141,7 @@ impl Reconciler {
             pace: Pace::new(plan.rate),
             shared: Arc::clone(&self.shared),
             version: wanted.version,
+            remote: None,
             operation,
             plan,
         };
