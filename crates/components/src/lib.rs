@@ -10,6 +10,7 @@ mod http;
 mod http_poll;
 mod http_request;
 mod log_write;
+mod process_run;
 mod router_switch;
 mod timer_tick;
 mod transform_aggregate;
@@ -30,6 +31,7 @@ pub const COMPONENTS: &[ComponentInfo] = &[
     ComponentInfo { name: "router", summary: "Sends messages along different ways." },
     ComponentInfo { name: "email", summary: "Sends mail." },
     ComponentInfo { name: "log", summary: "Writes into the step's log." },
+    ComponentInfo { name: "process", summary: "Runs programs of your own, in any language." },
 ];
 
 /// Every operation there is.
@@ -47,6 +49,8 @@ pub fn catalog() -> Catalog {
         Operation::action(transform_aggregate::Aggregate),
         Operation::action(router_switch::Switch),
         Operation::action(log_write::Write),
+        process_run::run(),
+        process_run::poll(),
     ])
 }
 

@@ -1,10 +1,12 @@
 //! One attempt: the operation's code, within its time limit, whatever it does.
 
+mod remote;
+
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use flowline_model::{Delivery, Fault, Reply, StateWrite, StepPlan, decide::Outcome};
 use flowline_queue::Lease;
-use flowline_sdk::{Context, Operation, Place, Run};
+use flowline_sdk::{Context, Operation, Place, Remote, Run};
 use futures::FutureExt;
 use serde_json::Value;
 
@@ -27,6 +29,8 @@ pub(crate) struct Attempted {
     pub(crate) emitted_before: u64,
     /// For a tick: what its schedule goes on with.
     pub(crate) beat: Beat,
+    /// What the step remembers, whatever became of the message.
+    pub(crate) aside: Vec<StateWrite>,
 }
 
 impl Attempted {
@@ -35,21 +39,25 @@ impl Attempted {
     }
 
     fn new(outcome: Result<Outcome, Fault>) -> Self {
-        Self { outcome, reply: None, emitted_before: 0, beat: Beat::default() }
+        Self { outcome, reply: None, emitted_before: 0, beat: Beat::default(), aside: Vec::new() }
     }
 }
 
-/// Runs an operation on a delivery.
+/// Runs an operation on a delivery: on a worker outside this process if there is a way to one.
 pub(crate) async fn attempt(
     shared: &Arc<Shared>,
     step: &Arc<StepPlan>,
     operation: &Operation,
+    remote: Option<&dyn Remote>,
     lease: &Lease,
 ) -> Attempted {
     let delivery = &lease.delivery;
     if delivery.attempt > DEADLY_ATTEMPTS && delivery.first_failed_at.is_none() {
         let message = format!("the process ended {} times while it worked on this message", delivery.attempt - 1);
         return Attempted::new(Err(Fault::reject("deadly", message)));
+    }
+    if let Some(remote) = remote {
+        return remote::attempt(shared, step, remote, delivery).await;
     }
     match &operation.run {
         Run::Polling(_) => poll(shared, step, operation, delivery).await,
@@ -59,8 +67,12 @@ pub(crate) async fn attempt(
             Attempted::new(Err(Fault::reject("no_action", message)))
         }
         Run::Image(_) | Run::Process => {
-            let message = format!("`{}` does not run in this process", step.operation);
-            Attempted::new(Err(Fault::misconfigured("no_worker", message)))
+            let message = format!(
+                "the message belongs to version {} of the flow, where the step used `{}`, which has no workers any \
+                 more; replay it to go on with the newest version",
+                delivery.message.version, step.operation
+            );
+            Attempted::new(Err(Fault::reject("earlier_operation", message)))
         }
     }
 }
@@ -81,14 +93,15 @@ fn context(shared: &Arc<Shared>, step: &StepPlan, delivery: &Delivery) -> Contex
 async fn guarded<T>(limit: Duration, code: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     match tokio::time::timeout(limit, AssertUnwindSafe(code).catch_unwind()).await {
         Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(Fault::retry("panic", format!("the step's code panicked: {}", panic_text(&*panic)))),
+        Ok(Err(panic)) => Err(panicked(&*panic)),
         Err(_) => Err(Fault::retry("timeout", format!("the attempt took longer than {limit:?}"))),
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Fault {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
+    Fault::retry("panic", format!("the step's code panicked: {text}"))
 }
 
 async fn act(shared: &Arc<Shared>, step: &Arc<StepPlan>, operation: &Operation, delivery: &Delivery) -> Attempted {

@@ -25,7 +25,12 @@ use crate::{
     reconciler::{self, Reconciler},
     recorder::Recorder,
     records::{STORE_FILE, open_queue},
+    runtime::{
+        docker::{self, Docker},
+        refusal,
+    },
     shared::Shared,
+    staff::Staff,
     status::flow_status,
     store::{FlowState, Store, StoredFlow},
     tick,
@@ -46,6 +51,7 @@ pub struct Engine {
 struct Parts {
     tasks: TaskTracker,
     workers: TaskTracker,
+    crews: TaskTracker,
     recorder: TaskTracker,
     stop: CancellationToken,
     stop_recorder: CancellationToken,
@@ -72,6 +78,7 @@ impl Engine {
         let store = Store::open(&settings.data.join(STORE_FILE)).await?;
         let attachments = AttachmentFolder::open(settings.data.join("attachments")).await.map_err(folder)?;
         let specs: BTreeMap<_, _> = catalog.specs().map(|spec| (spec.name.clone(), Arc::clone(spec))).collect();
+        let server = docker::server_id(&settings.data).await.map_err(folder)?;
         meter::describe();
         let shared = Arc::new(Shared {
             vars: Value::Object(settings.vars.clone()),
@@ -86,6 +93,8 @@ impl Engine {
             changed: Notify::new(),
             broken: Mutex::default(),
             gates: Mutex::default(),
+            workforces: Default::default(),
+            docker: Arc::new(Docker::new(settings.docker.host.as_deref(), server)),
             catalog,
             settings,
         });
@@ -97,7 +106,7 @@ impl Engine {
     }
 
     fn spawn(&self) {
-        let Parts { tasks, workers, recorder, stop, stop_recorder, abort } = &*self.parts;
+        let Parts { tasks, workers, crews, recorder, stop, stop_recorder, abort } = &*self.parts;
         let recorder_task = Recorder {
             history: Arc::clone(&self.shared.history),
             store: self.shared.store.clone(),
@@ -106,7 +115,11 @@ impl Engine {
         };
         recorder.spawn(recorder_task.run(stop_recorder.clone()));
         tasks.spawn(janitor::run(Arc::clone(&self.shared), stop.clone()));
-        let reconciler = Reconciler::new(Arc::clone(&self.shared), workers.clone(), abort.clone());
+        if self.shared.settings.gateway.is_some() {
+            tasks.spawn(docker::sweep(Arc::clone(&self.shared.docker), stop.clone()));
+        }
+        let staff = Staff::new(Arc::clone(&self.shared), workers.clone(), crews.clone(), abort.clone());
+        let reconciler = Reconciler { shared: Arc::clone(&self.shared), staff };
         tasks.spawn(reconciler.run(stop.clone()));
     }
 
@@ -175,6 +188,9 @@ impl Engine {
     /// Whether everything that a plan reads from the outside is there.
     fn admissible(&self, plan: &Plan) -> Result<(), ApplyError> {
         for step in plan.steps.values() {
+            if let Some(refusal) = refusal(&self.shared, step) {
+                return Err(ApplyError::Conflict(refusal));
+            }
             let reads = step.with.reads();
             let id = &step.queue.step;
             if let Some(secret) = reads.secrets.iter().find(|name| !self.shared.settings.secrets.contains(name)) {
@@ -377,7 +393,7 @@ impl Engine {
     /// Finishes what runs, or gives it back to its queue when the grace time is over; then
     /// closes the data folder.
     pub async fn shutdown(self) {
-        let Parts { tasks, workers, recorder, stop, stop_recorder, abort } = &*self.parts;
+        let Parts { tasks, workers, crews, recorder, stop, stop_recorder, abort } = &*self.parts;
         stop.cancel();
         tasks.close();
         tasks.wait().await;
@@ -387,6 +403,8 @@ impl Engine {
             abort.cancel();
             workers.wait().await;
         }
+        crews.close();
+        crews.wait().await;
         recorder.close();
         stop_recorder.cancel();
         recorder.wait().await;
@@ -400,6 +418,7 @@ impl Parts {
         Self {
             tasks: TaskTracker::new(),
             workers: TaskTracker::new(),
+            crews: TaskTracker::new(),
             recorder: TaskTracker::new(),
             stop: CancellationToken::new(),
             stop_recorder: CancellationToken::new(),

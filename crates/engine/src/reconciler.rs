@@ -11,9 +11,13 @@ use std::{
 };
 
 use flowline_model::{Fault, OperationKind, Plan, QueueName};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use crate::{EngineError, Shared, flows::RunningFlow, meter::Meter, pace::Pace, worker::Worker};
+use crate::{
+    EngineError, Shared,
+    flows::RunningFlow,
+    staff::{Staff, Wanted},
+};
 
 /// How often it looks without being told to.
 const LOOK: Duration = Duration::from_secs(5);
@@ -21,33 +25,16 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Makes what runs equal to what should run.
 pub(crate) struct Reconciler {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) workers: TaskTracker,
-    /// Told to workers that do not finish in time.
-    pub(crate) abort: CancellationToken,
-    running: BTreeMap<QueueName, Running>,
-}
-
-struct Running {
-    version: u32,
-    stop: CancellationToken,
-}
-
-/// The worker of a step that should run.
-struct Wanted {
-    version: u32,
-    plan: Arc<Plan>,
+    pub(crate) staff: Staff,
 }
 
 impl Reconciler {
-    pub(crate) fn new(shared: Arc<Shared>, workers: TaskTracker, abort: CancellationToken) -> Self {
-        Self { shared, workers, abort, running: BTreeMap::new() }
-    }
-
     /// Reconciles until it is stopped; then stops every worker.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            if let Err(error) = self.reconcile().await {
-                tracing::warn!(%error, "what should run could not be found out; trying again");
+            match self.wanted().await {
+                Ok(wanted) => self.staff.arrange(wanted),
+                Err(error) => tracing::warn!(%error, "what should run could not be found out; trying again"),
             }
             tokio::select! {
                 () = self.shared.changed.notified() => {}
@@ -55,26 +42,7 @@ impl Reconciler {
                 () = stop.cancelled() => break,
             }
         }
-        for running in self.running.values() {
-            running.stop.cancel();
-        }
-    }
-
-    async fn reconcile(&mut self) -> Result<(), EngineError> {
-        let wanted = self.wanted().await?;
-        self.running.retain(|queue, running| {
-            let same = wanted.get(queue).is_some_and(|wanted| wanted.version == running.version);
-            if !same {
-                running.stop.cancel();
-            }
-            same
-        });
-        for (queue, wanted) in wanted {
-            if !self.running.contains_key(&queue) {
-                self.start(queue, &wanted);
-            }
-        }
-        Ok(())
+        self.staff.retire_all();
     }
 
     /// Every worker that should run.
@@ -129,23 +97,6 @@ impl Reconciler {
             self.shared.news.notify_one();
         }
         Ok(())
-    }
-
-    fn start(&mut self, queue: QueueName, wanted: &Wanted) {
-        let Some(plan) = wanted.plan.steps.get(&queue.step).cloned() else { return };
-        let Some(operation) = self.shared.catalog.get(&plan.operation).cloned() else { return };
-        let stop = CancellationToken::new();
-        let worker = Worker {
-            gate: self.shared.gate(&queue),
-            meter: Meter::new(&queue),
-            pace: Pace::new(plan.rate),
-            shared: Arc::clone(&self.shared),
-            version: wanted.version,
-            operation,
-            plan,
-        };
-        self.workers.spawn(Arc::new(worker).run(stop.clone(), self.abort.clone()));
-        self.running.insert(queue, Running { version: wanted.version, stop });
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use flowline_model::{Lapse, Size, Timestamp};
+use flowline_model::{Lapse, Runtime, Size, Timestamp};
 use flowline_queue::Limits;
+use flowline_sdk::Gateway;
 use serde_json::{Map, Value};
 
 use crate::Secrets;
@@ -52,6 +53,46 @@ pub struct Settings {
     pub grace: Duration,
     /// Tells the time.
     pub clock: Clock,
+    /// Where steps run that say nothing of it, as far as their operations can.
+    pub default_runtime: Runtime,
+    /// What containers talk to; without it no step runs in one.
+    pub gateway: Option<Arc<dyn Gateway>>,
+    /// How containers are run.
+    pub docker: DockerSettings,
+}
+
+/// How containers are run.
+#[derive(Clone, Debug)]
+pub struct DockerSettings {
+    /// Where the Docker daemon listens, such as `unix:///run/docker.sock` or `tcp://10.0.0.7:2375`.
+    /// None takes `DOCKER_HOST`, or the usual socket.
+    pub host: Option<String>,
+    /// The image that hosts the built-in components; without it none of them runs in a container.
+    pub worker_image: Option<String>,
+    /// What is started in that image; empty takes what it says itself.
+    pub worker_command: Vec<String>,
+    /// The network of the containers: a bridge, made if it is not there.
+    pub network: String,
+    /// Who containers run as whose image says nothing or root: user and group.
+    pub user: String,
+    /// How long a container may take to end when it is asked to.
+    pub grace: Duration,
+    /// How long a container may be up without taking messages before another takes its place.
+    pub deaf_after: Duration,
+}
+
+impl Default for DockerSettings {
+    fn default() -> Self {
+        Self {
+            host: None,
+            worker_image: None,
+            worker_command: Vec::new(),
+            network: "flowline".to_owned(),
+            user: "65534:65534".to_owned(),
+            grace: Duration::from_secs(10),
+            deaf_after: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Settings {
@@ -65,6 +106,9 @@ impl Settings {
             retention: Keep::default(),
             grace: Duration::from_secs(10),
             clock: system_clock(),
+            default_runtime: Runtime::Task,
+            gateway: None,
+            docker: DockerSettings::default(),
         }
     }
 }

@@ -5,13 +5,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use flowline_model::{FlowName, QueueName, Timestamp};
+use flowline_model::{FlowName, QueueName, Runtime, StepPlan, Timestamp};
 use flowline_queue::{History, Queue};
 use flowline_sdk::Catalog;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::{Settings, attachments::AttachmentFolder, flows::Flows, gate::Gate, replies::Replies, store::Store};
+use crate::{
+    Settings,
+    attachments::AttachmentFolder,
+    flows::Flows,
+    gate::Gate,
+    replies::Replies,
+    runtime::{Workforces, docker::Docker},
+    store::Store,
+};
 
 /// What the parts of an engine share.
 pub(crate) struct Shared {
@@ -34,11 +42,21 @@ pub(crate) struct Shared {
     /// Stored flows that this version of Flowline cannot run; what waits for them waits on.
     pub(crate) broken: Mutex<BTreeSet<FlowName>>,
     pub(crate) gates: Mutex<BTreeMap<QueueName, Arc<Gate>>>,
+    /// How the workers outside this process stand.
+    pub(crate) workforces: Workforces,
+    pub(crate) docker: Arc<Docker>,
 }
 
 impl Shared {
     pub(crate) fn now(&self) -> Timestamp {
         (self.settings.clock)()
+    }
+
+    /// Where a step runs.
+    pub(crate) fn runtime_of(&self, step: &StepPlan) -> Runtime {
+        let spec = self.catalog.get(&step.operation).map(|operation| &operation.spec);
+        let default = self.settings.default_runtime;
+        spec.map_or(Runtime::Task, |spec| spec.runtime(step.runtime, default))
     }
 
     /// The gate before a step: one for each, for as long as the engine runs.

@@ -1,6 +1,6 @@
 //! How flows and steps stand, for those who look.
 
-use flowline_model::{Fault, FlowName, StepId};
+use flowline_model::{Fault, FlowName, Runtime, StepId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{Shared, flows::RunningFlow};
@@ -45,6 +45,36 @@ pub struct StepStatus {
     pub state: StepState,
     /// Why it paused itself.
     pub alert: Option<Fault>,
+    /// Where it runs.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// How its workers stand; none where they are tasks in the server's process.
+    #[serde(default)]
+    pub workers: Option<WorkersStatus>,
+}
+
+/// How the workers of a step stand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkersStatus {
+    /// How many take messages.
+    pub running: u32,
+    /// How many should.
+    pub wanted: u32,
+    /// What last went wrong with one of them.
+    pub trouble: Option<WorkerTrouble>,
+}
+
+/// What went wrong with a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerTrouble {
+    /// What, and what to do about it.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+    /// How often in a row by then; zero once a worker stands again.
+    pub failures: u32,
+    /// When the next worker is started; none if nothing is waited for.
+    pub next_start: Option<Timestamp>,
 }
 
 /// How a step stands.
@@ -77,6 +107,8 @@ pub(crate) fn flow_status(shared: &Shared, flow: &RunningFlow) -> FlowStatus {
             next: step.routes.iter().map(|route| route.to.clone()).collect(),
             state,
             alert: gate.alert(),
+            runtime: shared.runtime_of(step),
+            workers: shared.workforces.status(&step.queue),
         })
     });
     FlowStatus {

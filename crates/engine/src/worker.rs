@@ -6,13 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use flowline_model::{
-    EventKind, Fault, FaultKind, Settlement, StepPlan, Timestamp, Verdict, decide,
+    EventKind, Fault, FaultKind, Runtime, Settlement, StepPlan, Timestamp, Verdict, decide,
     decide::Circumstances,
     expression::{ExpressionError, Limits},
 };
 use flowline_queue::{Lease, LeaseRequest, QueueError};
-use flowline_sdk::Operation;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use flowline_sdk::{Operation, Remote};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     gate::{Gate, Passage},
     meter::Meter,
     pace::Pace,
+    places::{Place, Places},
     replies::Answered,
 };
 
@@ -34,6 +34,8 @@ const WAIT: Duration = Duration::from_secs(60);
 const LEASED_BYTES: usize = 4 << 20;
 /// How often a worker looks whether the queues behind it have room again.
 const ROOM: Duration = Duration::from_millis(50);
+/// How long a probe waits for a worker before it looks around.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// How often a settlement is tried again while the disk has no room.
 const UNSETTLED: Duration = Duration::from_millis(500);
 
@@ -46,34 +48,36 @@ pub(crate) struct Worker {
     pub(crate) gate: Arc<Gate>,
     pub(crate) meter: Meter,
     pub(crate) pace: Pace,
+    /// The way to the step's workers, if they run outside this process.
+    pub(crate) remote: Option<Arc<dyn Remote>>,
 }
 
 /// How many messages a step works on at the same time. A poll is never two at a time.
-fn concurrency(plan: &StepPlan) -> usize {
-    if plan.schedule.is_some() {
-        return 1;
+fn places(plan: &StepPlan, remote: Option<&dyn Remote>) -> Places {
+    let most = if plan.schedule.is_some() { 1 } else { usize::MAX };
+    if let Some(remote) = remote {
+        return Places::following(remote.room(), most);
     }
-    let slots = plan.workers.get().saturating_mul(plan.prefetch.get());
-    usize::try_from(slots).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+    let count = plan.workers.max.get().saturating_mul(plan.prefetch_in(Runtime::Task).get());
+    Places::fixed(usize::try_from(count).unwrap_or(usize::MAX).min(most))
 }
 
 impl Worker {
     /// Works until it is told to stop; then finishes what it has, or gives it back.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken, abort: CancellationToken) {
-        let slots = concurrency(&self.plan);
-        let permits = Arc::new(Semaphore::new(slots));
+        let places = places(&self.plan, self.remote.as_deref());
         let running = TaskTracker::new();
         while !stop.is_cancelled() {
             let leased = tokio::select! {
                 () = stop.cancelled() => break,
-                leased = self.next(&permits, slots) => leased,
+                leased = self.next(&places) => leased,
             };
-            for (lease, permit) in leased {
+            for (lease, place) in leased {
                 let worker = Arc::clone(&self);
                 let abort = abort.clone();
                 running.spawn(async move {
                     worker.process(lease, abort).await;
-                    drop(permit);
+                    drop(place);
                 });
             }
         }
@@ -82,18 +86,18 @@ impl Worker {
     }
 
     /// The next messages to work on, each with its place among those under way.
-    async fn next(&self, permits: &Arc<Semaphore>, slots: usize) -> Vec<(Lease, OwnedSemaphorePermit)> {
-        let Some(first) = self.place(permits, slots).await else { return Vec::new() };
+    async fn next(&self, places: &Places) -> Vec<(Lease, Place)> {
+        let Some(first) = self.place(places).await else { return Vec::new() };
         let single = self.gate.is_probing() || self.pace.is_limited();
-        let mut places = vec![first];
-        while !single && places.len() < slots.min(LARGEST_LEASE) {
-            let Ok(more) = Arc::clone(permits).try_acquire_owned() else { break };
-            places.push(more);
+        let mut taken = vec![first];
+        while !single && taken.len() < LARGEST_LEASE {
+            let Some(more) = places.try_take() else { break };
+            taken.push(more);
         }
-        let request = LeaseRequest { messages: places.len(), bytes: LEASED_BYTES, duration: LEASE, wait: WAIT };
+        let request = LeaseRequest { messages: taken.len(), bytes: LEASED_BYTES, duration: LEASE, wait: WAIT };
         tokio::select! {
             leased = self.shared.queue.lease(&self.plan.queue, request) => match leased {
-                Ok(leases) => leases.into_iter().zip(places).collect(),
+                Ok(leases) => leases.into_iter().zip(taken).collect(),
                 Err(error) => {
                     tracing::warn!(queue = %self.plan.queue, %error, "no message could be leased");
                     tokio::time::sleep(UNSETTLED).await;
@@ -101,23 +105,28 @@ impl Worker {
                 }
             },
             () = self.gate.changed() => Vec::new(),
+            // What nobody is there to take stays on its queue.
+            () = places.crowded() => Vec::new(),
         }
     }
 
     /// Waits for a place; none means: look again.
-    async fn place(&self, permits: &Arc<Semaphore>, slots: usize) -> Option<OwnedSemaphorePermit> {
+    async fn place(&self, places: &Places) -> Option<Place> {
         if self.plan.routes.iter().any(|route| self.is_full(route)) {
             tokio::time::sleep(ROOM).await;
             return None;
         }
         match self.gate.passage() {
             Passage::Free => {
-                let place = Arc::clone(permits).acquire_owned().await.ok()?;
+                let place = places.take().await;
                 self.pace.next().await;
                 // The gate may have narrowed while all places were taken.
                 (self.gate.passage() == Passage::Free).then_some(place)
             }
-            Passage::Probe if permits.available_permits() == slots => Arc::clone(permits).try_acquire_owned().ok(),
+            Passage::Probe if places.are_empty() => {
+                let place = tokio::time::timeout(PROBE_WAIT, places.take()).await.ok()?;
+                (self.gate.passage() == Passage::Probe).then_some(place)
+            }
             Passage::Probe => {
                 tokio::time::sleep(ROOM).await;
                 None
@@ -173,7 +182,7 @@ impl Worker {
                 return;
             }
             let attempted = match &step {
-                Ok((step, operation)) => attempt(&self.shared, step, operation, lease).await,
+                Ok((step, operation)) => attempt(&self.shared, step, operation, self.remote_for(step), lease).await,
                 Err(fault) => Attempted::failed(fault.clone()),
             };
             let step = step.as_ref().map_or(&self.plan, |(step, _)| step);
@@ -198,9 +207,14 @@ impl Worker {
         Ok((step, operation))
     }
 
+    /// The way to the workers, if they do what the step does in the message's version of the flow.
+    fn remote_for(&self, step: &StepPlan) -> Option<&dyn Remote> {
+        self.remote.as_deref().filter(|_| step.operation == self.plan.operation)
+    }
+
     /// Settles what came of an attempt; true if the delivery goes on.
     async fn conclude(&self, lease: &Lease, step: &Arc<StepPlan>, attempted: Attempted, started_at: Timestamp) -> bool {
-        let Attempted { outcome, reply, emitted_before, beat } = attempted;
+        let Attempted { outcome, reply, emitted_before, beat, aside } = attempted;
         let outcome = outcome.map_err(|fault| self.scrubbed(fault));
         let fault = outcome.as_ref().err().cloned();
         let now = self.shared.now();
@@ -216,6 +230,7 @@ impl Worker {
             Ok(settlement) => settlement,
             Err(timeout) => self.decide_slowly(lease, outcome, step, &circumstances, timeout).await,
         };
+        settlement.state.extend(aside);
         if matches!(settlement.verdict, Verdict::Done | Verdict::DeadLetter { .. }) {
             settlement.emits.extend(beat.next);
             settlement.state.extend(beat.state);

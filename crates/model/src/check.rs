@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
-    Expression, OperationKind, OperationSpec, Outputs, QueueName, StepId, Template, config, document,
+    Expression, OperationKind, OperationSpec, Outputs, QueueName, Runtime, StepId, Template, config, document,
     expression::Reads,
     flow::{After, Flow, Order, Placed, Step},
     graph::Graph,
+    placement,
     plan::{Ordering, Plan, Route, StepPlan},
     problem::{Problem, ProblemCode, Span},
 };
@@ -40,6 +41,7 @@ struct Resolved<'a> {
     spec: &'a OperationSpec,
     with: Template,
     reads: Reads,
+    runtime: Option<Runtime>,
 }
 
 impl<'a> Checker<'a> {
@@ -80,6 +82,8 @@ impl<'a> Checker<'a> {
             return None;
         };
         let with = config::compile(&step.with, spec, self.problems);
+        placement::check_constants(&step.with, spec, self.problems);
+        let runtime = placement::place(step, spec, self.flow.runtime.as_ref(), self.problems);
         let mut reads = with.reads();
         let order = step.order.as_ref().and_then(|order| match &order.value {
             Order::Key(key) => Some(key),
@@ -87,7 +91,7 @@ impl<'a> Checker<'a> {
         });
         let conditions = step.when.as_ref().map(|when| &when.value);
         conditions.into_iter().chain(order).for_each(|expression| reads.extend(&expression.reads()));
-        Some(Resolved { step, spec, with, reads })
+        Some(Resolved { step, spec, with, reads, runtime })
     }
 
     fn step_named(&self, id: &StepId) -> Option<&'a Step> {
@@ -274,8 +278,10 @@ impl<'a> Checker<'a> {
             with: resolved.with.clone(),
             variables: resolved.reads.variables.clone(),
             retry: step.retry,
-            workers: step.workers,
-            prefetch: step.prefetch,
+            runtime: resolved.runtime,
+            workers: step.workers.as_ref().map(|workers| workers.value).unwrap_or_default(),
+            prefetch: step.prefetch.as_ref().map(|prefetch| prefetch.value),
+            container: step.container.as_ref().map(|container| container.value).unwrap_or_default(),
             rate: step.rate,
             order: ordering(resolved),
             timeout: step.timeout.0,

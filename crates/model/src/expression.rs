@@ -69,7 +69,7 @@ pub enum ExpressionError {
     TooLarge,
 }
 
-/// Which names an expression reads besides the message body.
+/// What an expression reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     /// `$steps.<id>`: these earlier outputs.
@@ -86,6 +86,8 @@ pub struct Reads {
     pub variables: BTreeSet<String>,
     /// Variables and functions that it names, and that nobody provides.
     pub unknown: BTreeSet<String>,
+    /// The message body itself.
+    pub body: bool,
 }
 
 impl Reads {
@@ -98,6 +100,13 @@ impl Reads {
         self.dynamic.extend(other.dynamic.iter().cloned());
         self.variables.extend(other.variables.iter().cloned());
         self.unknown.extend(other.unknown.iter().cloned());
+        self.body |= other.body;
+    }
+
+    /// Whether anything of it changes with each message.
+    pub fn is_of_a_message(&self) -> bool {
+        let constant = |name: &String| ["var", "secret", "flow"].contains(&name.as_str());
+        self.body || !self.variables.iter().all(constant)
     }
 }
 
@@ -134,7 +143,7 @@ impl Expression {
         &self.source
     }
 
-    /// What it reads besides the message body.
+    /// What it reads.
     pub fn reads(&self) -> Reads {
         compiled(&self.source).map(|compiled| compiled.reads.clone()).unwrap_or_default()
     }
@@ -374,7 +383,7 @@ fn json_number(number: f64) -> Value {
 fn reads(ast: &jsonata_core::ast::AstNode) -> Reads {
     let mut reads = Reads::default();
     if let Ok(tree) = serde_json::to_value(ast) {
-        collect_reads(&tree, &mut reads);
+        collect_reads(&tree, true, &mut reads);
         let mut names = Names::default();
         names.collect(&tree);
         let known = |name: &&str| PROVIDED.contains(name) || BUILTINS.contains(name) || names.bound.contains(name);
@@ -416,35 +425,41 @@ impl<'a> Names<'a> {
     }
 }
 
-fn collect_reads(tree: &Value, reads: &mut Reads) {
+/// Collects from a part of the tree; `whole` says that names in it are those of the body.
+fn collect_reads(tree: &Value, whole: bool, reads: &mut Reads) {
     match tree {
         Value::Object(node) => {
+            reads.body |= node.contains_key("ParentVariable") || whole && node.contains_key("Name");
             if let Some(name) = node.get("Variable").and_then(Value::as_str) {
+                reads.body |= whole && name.is_empty();
                 note_read(name, None, reads);
             } else if let Some(steps) = node.get("Path").and_then(|path| path.get("steps")).and_then(Value::as_array) {
-                collect_path(steps, reads);
+                collect_path(steps, whole, reads);
             } else {
-                node.values().for_each(|child| collect_reads(child, reads));
+                node.values().for_each(|child| collect_reads(child, whole, reads));
             }
         }
-        Value::Array(items) => items.iter().for_each(|child| collect_reads(child, reads)),
+        Value::Array(items) => items.iter().for_each(|child| collect_reads(child, whole, reads)),
+        Value::String(kind) => reads.body |= whole && ["Wildcard", "Descendant"].contains(&kind.as_str()),
         _ => {}
     }
 }
 
-/// A path may begin `$steps.name`: then only that output is read.
-fn collect_path(steps: &[Value], reads: &mut Reads) {
+/// A path may begin `$steps.name`: then only that output is read. Names after its first part are
+/// those of what the first part gave.
+fn collect_path(steps: &[Value], whole: bool, reads: &mut Reads) {
     let node = |index: usize| steps.get(index).and_then(|step| step.get("node"));
-    let mut rest = steps;
-    if let Some(name) = node(0).and_then(|first| first.get("Variable")).and_then(Value::as_str) {
-        let member = node(1).and_then(|second| second.get("Name")).and_then(Value::as_str);
-        note_read(name, member, reads);
-        if let Some(stages) = steps[0].get("stages") {
-            collect_reads(stages, reads);
+    let Some((first, rest)) = steps.split_first() else { return };
+    match node(0).and_then(|first| first.get("Variable")).and_then(Value::as_str) {
+        Some(name) => {
+            reads.body |= whole && name.is_empty();
+            let member = node(1).and_then(|second| second.get("Name")).and_then(Value::as_str);
+            note_read(name, member, reads);
         }
-        rest = &steps[1..];
+        None => first.get("node").into_iter().for_each(|node| collect_reads(node, whole, reads)),
     }
-    rest.iter().for_each(|step| collect_reads(step, reads));
+    first.get("stages").into_iter().for_each(|stages| collect_reads(stages, false, reads));
+    rest.iter().for_each(|step| collect_reads(step, false, reads));
 }
 
 fn note_read(name: &str, member: Option<&str>, reads: &mut Reads) {
@@ -497,6 +512,17 @@ mod tests {
         assert_eq!(reads.steps, BTreeSet::from(["a".to_owned()]));
         assert_eq!(reads.secrets, BTreeSet::from(["c".to_owned()]));
         assert!(Expression::compile("$lookup($steps, 'a')").unwrap().reads().all_steps);
+    }
+
+    #[test]
+    fn whether_an_expression_reads_the_body_is_known() {
+        for source in ["name", "$", "$$", "$.a", "a.b", "$var.x & name", "$var.list[a = $$.b]", "*", "{'a': b}", "**.c"]
+        {
+            assert!(Expression::compile(source).unwrap().reads().body, "{source}");
+        }
+        for source in ["1", "'name'", "$var.x", "$var.list[a = 1].(b & c)", "$map($var.l, function($v) { $v.a })"] {
+            assert!(!Expression::compile(source).unwrap().reads().body, "{source}");
+        }
     }
 
     #[test]

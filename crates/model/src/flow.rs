@@ -3,12 +3,14 @@
 //! Reading a flow finds every problem of form: unknown keys, missing fields, wrong types. What
 //! the parts mean together is looked at by [`crate::check`].
 
+mod placement;
+
 use std::{fmt::Display, num::NonZeroU32, str::FromStr};
 
 use serde_json::Value;
 
 use crate::{
-    Expression, FlowName, Lapse, Misfire, Rate, RetryPolicy, Schedule, Size, StepId,
+    ContainerLimits, Expression, FlowName, Lapse, Misfire, Rate, RetryPolicy, Runtime, Schedule, Size, StepId, Workers,
     document::{Content, Entry, Node},
     expression::{BUILTINS, ExpressionError, PROVIDED, Reads, bare},
     problem::{Problem, ProblemCode, Span, nearest},
@@ -39,6 +41,8 @@ pub struct Flow {
     pub unread: Vec<String>,
     /// The step that receives every dead letter.
     pub on_error: Option<Placed<StepId>>,
+    /// Where its steps run unless they say otherwise.
+    pub runtime: Option<Placed<Runtime>>,
     /// Where `steps` stands.
     pub steps_span: Span,
 }
@@ -60,10 +64,14 @@ pub struct Step {
     pub with: Node,
     /// How to repeat what failed.
     pub retry: RetryPolicy,
+    /// Where it runs.
+    pub runtime: Option<Placed<Runtime>>,
     /// How many run at the same time.
-    pub workers: NonZeroU32,
+    pub workers: Option<Placed<Workers>>,
     /// How many messages each of them works on at the same time.
-    pub prefetch: NonZeroU32,
+    pub prefetch: Option<Placed<NonZeroU32>>,
+    /// How much its containers may use.
+    pub container: Option<Placed<ContainerLimits>>,
     /// At most so many messages in each period.
     pub rate: Option<Rate>,
     /// Which messages keep their order.
@@ -103,21 +111,21 @@ pub enum Order {
     Key(Expression),
 }
 
-/// Messages that a step works on at the same time, unless it says otherwise.
-pub const DEFAULT_PREFETCH: u32 = 16;
 /// How long one attempt may take, unless the step says otherwise.
 pub const DEFAULT_TIMEOUT: Lapse = Lapse::seconds(300);
 
-const FLOW_KEYS: [&str; 4] = ["name", "description", "steps", "on_error"];
-const STEP_KEYS: [&str; 14] = [
+const FLOW_KEYS: [&str; 5] = ["name", "description", "steps", "on_error", "runtime"];
+const STEP_KEYS: [&str; 16] = [
     "use",
     "title",
     "after",
     "when",
     "with",
     "retry",
+    "runtime",
     "workers",
     "prefetch",
+    "container",
     "rate",
     "order",
     "timeout",
@@ -137,13 +145,14 @@ impl Flow {
             let value = reader.parsed(entry, ProblemCode::InvalidName)?;
             Some(Placed { value, span: entry.value.span })
         });
+        let runtime = reader.runtime();
         let steps_entry = reader.required("steps")?;
         let steps = read_steps(&steps_entry.value, problems)?;
         let read = |entry: &&Entry| !steps.iter().any(|step| step.id.value.as_str() == entry.key);
         let unread = steps_entry.value.entries().iter().filter(read).map(|entry| entry.key.clone()).collect();
         // Without a name it is still looked at as a whole: its problems are to be found in one pass.
         let name = name.or_else(|| FlowName::new("unnamed").ok())?;
-        Some(Flow { name, description, steps, unread, on_error, steps_span: steps_entry.key_span })
+        Some(Flow { name, description, steps, unread, on_error, runtime, steps_span: steps_entry.key_span })
     }
 }
 
@@ -185,8 +194,10 @@ fn read_step(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Step> {
         after: reader.after(),
         when: reader.expression("when"),
         retry: reader.retry(),
-        workers: reader.count("workers").unwrap_or(NonZeroU32::MIN),
-        prefetch: reader.count("prefetch").or(NonZeroU32::new(DEFAULT_PREFETCH)).unwrap_or(NonZeroU32::MIN),
+        runtime: reader.runtime(),
+        workers: reader.workers(),
+        prefetch: reader.prefetch(),
+        container: reader.container(),
         rate: reader.get("rate").and_then(|found| reader.parsed(found, ProblemCode::InvalidValue)),
         order: reader.order(),
         timeout: reader.lapse("timeout").unwrap_or(DEFAULT_TIMEOUT),

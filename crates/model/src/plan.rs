@@ -10,7 +10,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    Expression, FlowName, OperationKind, QueueName, Rate, RetryPolicy, Schedule, StepId, Template, flow::QueueLimit,
+    ContainerLimits, Expression, FlowName, OperationKind, QueueName, Rate, RetryPolicy, Runtime, Schedule, StepId,
+    Template, Workers, flow::QueueLimit,
 };
 
 /// A flow that checks, made ready to run.
@@ -59,10 +60,14 @@ pub struct StepPlan {
     pub variables: BTreeSet<String>,
     /// How to repeat what failed.
     pub retry: RetryPolicy,
+    /// Where it runs; none means wherever the server runs steps.
+    pub runtime: Option<Runtime>,
     /// How many run at the same time.
-    pub workers: NonZeroU32,
-    /// How many messages each of them works on at the same time.
-    pub prefetch: NonZeroU32,
+    pub workers: Workers,
+    /// How many messages each of them works on at the same time; none means as its runtime does.
+    pub prefetch: Option<NonZeroU32>,
+    /// How much its containers may use.
+    pub container: ContainerLimits,
     /// At most so many messages in each period.
     pub rate: Option<Rate>,
     /// Which messages keep their order.
@@ -77,6 +82,13 @@ pub struct StepPlan {
     pub routes: Vec<Route>,
     /// The step that receives its dead letters.
     pub on_error: Option<StepId>,
+}
+
+impl StepPlan {
+    /// How many messages one worker works on at the same time in a runtime.
+    pub fn prefetch_in(&self, runtime: Runtime) -> NonZeroU32 {
+        self.prefetch.unwrap_or_else(|| runtime.default_prefetch())
+    }
 }
 
 /// Which messages on a queue are delivered one at a time, in order.

@@ -59,11 +59,15 @@ pub enum ProblemCode {
     UnknownVariable,
     /// A schedule is missing, not a schedule, or never due.
     BadSchedule,
+    /// A step cannot run where it is said to, or not in the way it is said to there.
+    WrongRuntime,
+    /// What a worker is told once reads what changes with each message.
+    NotConstant,
 }
 
 impl ProblemCode {
     /// Every code.
-    pub const ALL: [ProblemCode; 20] = {
+    pub const ALL: [ProblemCode; 22] = {
         use ProblemCode::*;
         [
             Syntax,
@@ -86,6 +90,8 @@ impl ProblemCode {
             NotEarlier,
             UnknownVariable,
             BadSchedule,
+            WrongRuntime,
+            NotConstant,
         ]
     };
 
@@ -113,6 +119,8 @@ impl ProblemCode {
             NotEarlier => "not-earlier",
             UnknownVariable => "unknown-variable",
             BadSchedule => "bad-schedule",
+            WrongRuntime => "wrong-runtime",
+            NotConstant => "not-constant",
         }
     }
 }

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Runtime;
+
 /// What an operation is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,6 +56,13 @@ pub struct OperationSpec {
     /// Field of the configuration whose value is the order key: messages with the same value are
     /// processed one at a time, in order, whatever the flow says.
     pub ordered_by: Option<String>,
+    /// Where it can run, the preferred place first.
+    #[serde(default)]
+    pub runtimes: Vec<Runtime>,
+    /// Fields of the configuration that a worker is told once, when it starts: they cannot read
+    /// messages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constant: Vec<String>,
     /// JSON Schema (2020-12) of its configuration.
     pub config: Value,
     /// Example configurations, as YAML of a step's `with`.
@@ -71,6 +80,11 @@ impl OperationSpec {
             writes_outside: false,
             outputs: Outputs::One,
             ordered_by: None,
+            runtimes: match kind {
+                OperationKind::Webhook => vec![Runtime::Task],
+                OperationKind::Action | OperationKind::Polling => vec![Runtime::Task, Runtime::Docker],
+            },
+            constant: Vec::new(),
             config: Value::Bool(true),
             examples: Vec::new(),
         }
@@ -124,6 +138,27 @@ impl OperationSpec {
     pub fn ordered_by(mut self, field: &str) -> Self {
         self.ordered_by = Some(field.to_owned());
         self
+    }
+
+    /// Runs in these places only, the preferred one first.
+    #[must_use]
+    pub fn runtimes(mut self, runtimes: &[Runtime]) -> Self {
+        self.runtimes = runtimes.to_vec();
+        self
+    }
+
+    /// A worker is told these fields of the configuration once, when it starts.
+    #[must_use]
+    pub fn constant(mut self, fields: &[&str]) -> Self {
+        self.constant = fields.iter().map(|field| (*field).to_owned()).collect();
+        self
+    }
+
+    /// Where it runs if `asked` was said of the step and `default` of the server: of what it
+    /// cannot do nothing comes.
+    pub fn runtime(&self, asked: Option<Runtime>, default: Runtime) -> Runtime {
+        let said = asked.into_iter().chain([default]).find(|runtime| self.runtimes.contains(runtime));
+        said.or_else(|| self.runtimes.first().copied()).unwrap_or_default()
     }
 
     /// The component's name: what stands before the dot.

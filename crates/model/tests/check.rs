@@ -2,7 +2,10 @@
 
 mod operations;
 
-use flowline_model::{Plan, ProblemCode, RetryPolicy, StepId, StepPlan, Template, check, plan::Ordering};
+use flowline_model::{
+    ContainerLimits, OperationSpec, Plan, ProblemCode, RetryPolicy, Runtime, Size, StepId, StepPlan, Template, Workers,
+    check, plan::Ordering,
+};
 use operations::{flow, operations, plan, problems};
 
 /// One case for each way to go wrong: a name, the code that it must have, and the document.
@@ -90,6 +93,22 @@ fn cases() -> Vec<(&'static str, ProblemCode, String)> {
         ("twice after", InvalidValue, flow("  next: { use: transform.map, after: [in, in], with: { map: 1 } }\n")),
         ("unknown function", UnknownVariable, step("with: { map: '{{ $lowercas(a) }}' }")),
         ("unknown variable in deferred", UnknownVariable, flow("  way: { use: router.switch, after: in, with: { routes: { large: $body.total > 9 } } }\n")),
+        ("not a runtime", InvalidValue, step("with: { map: 1 }, runtime: dokcer")),
+        ("runtime is a number", WrongType, step("with: { map: 1 }, runtime: 1")),
+        ("runtime of the flow", InvalidValue, flow("runtime: kubernetes\n")),
+        ("workers as a map", InvalidValue, step("with: { map: 1 }, runtime: docker, workers: { min: 3, max: 2 }")),
+        ("workers without max", MissingField, step("with: { map: 1 }, runtime: docker, workers: { min: 3, maximum: 4 }")),
+        ("workers out of range", InvalidValue, step("with: { map: 1 }, runtime: docker, workers: { min: -1, max: 1001 }")),
+        ("container", InvalidValue, step("with: { map: 1 }, runtime: docker, container: { memory: 1MiB, cpus: 0, pids: none, disk: 1 }")),
+        ("a webhook in a container", WrongRuntime, "name: test\nsteps:\n  in: { use: webhook.receive, runtime: docker }\n".into()),
+        ("an image in the process", WrongRuntime, flow("  next: { use: shop.create-order, after: in, runtime: task }\n")),
+        ("an action as a process", WrongRuntime, step("with: { map: 1 }, runtime: process")),
+        ("a flow of processes", WrongRuntime, flow("  next: { use: transform.map, after: in, with: { map: 1 } }\nruntime: process\n")),
+        ("a scaled task", WrongRuntime, step("with: { map: 1 }, runtime: task, workers: { min: 0, max: 4 }")),
+        ("a container of a task", WrongRuntime, step("with: { map: 1 }, runtime: task, container: { memory: 1GiB }")),
+        ("prefetch of a process", WrongRuntime, flow("  next: { use: process.run, after: in, prefetch: 4, with: { command: [a] } }\n")),
+        ("fields of a message", NotConstant, flow("  next: { use: shop.create-order, after: in, with: { fields: { shop: '{{ shop }}', all: ['{{ $headers.a }}', '{{ $var.b }}'] }, credential: { key: '{{ $secret.a & $steps.in.b }}' }, body: '{{ $ }}' } }\n")),
+        ("a command of a message", NotConstant, flow("  next: { use: process.run, after: in, with: { command: [run, '{{ $.a }}'], input: '{{ a }}' } }\n")),
         ("on_error comes after", InvalidValue, flow("  alert: { use: log.write, after: in }\non_error: alert\n")),
         ("on_error is the trigger", InvalidValue, flow("on_error: in\n")),
     ]
@@ -201,11 +220,65 @@ fn json_is_a_flow_too() {
 fn what_is_not_said_has_its_default() {
     let plan = plan(&flow("  next: { use: transform.map, after: in, with: { map: 1 } }\n"));
     let step = &step_of(&plan, "next");
-    assert_eq!((step.workers.get(), step.prefetch.get()), (1, 16));
+    assert_eq!((step.workers, step.runtime, step.prefetch), (Workers::default(), None, None));
+    let prefetches = Runtime::ALL.map(|runtime| step.prefetch_in(runtime).get());
+    assert_eq!(prefetches, [16, 1, 1]);
+    assert_eq!(step.container, ContainerLimits::default());
     assert_eq!(step.retry, RetryPolicy::default());
     assert_eq!(step.timeout.as_secs(), 300);
     assert_eq!(step.order, Ordering::Parallel);
     assert!(step.rate.is_none() && step.when.is_none() && step.limit.messages.is_none() && step.on_error.is_none());
+}
+
+#[test]
+fn a_step_runs_where_it_says_else_where_its_flow_says() {
+    let steps = "  a: { use: transform.map, after: in, with: { map: 1 } }
+  b: { use: transform.map, after: a, runtime: task, with: { map: 1 } }
+  c: { use: shop.create-order, after: b }
+  d: { use: process.run, after: b, with: { command: [a] } }
+";
+    let runtimes = |text: &str| {
+        let plan = plan(text);
+        ["in", "a", "b", "c", "d"].map(|step| step_of(&plan, step).runtime)
+    };
+    use Runtime::{Docker, Process, Task};
+    assert_eq!(runtimes(&flow(steps)), [Some(Task), None, Some(Task), Some(Docker), Some(Process)]);
+    let in_docker = runtimes(&flow(&format!("{steps}runtime: docker\n")));
+    assert_eq!(in_docker, [Some(Task), Some(Docker), Some(Task), Some(Docker), Some(Process)]);
+}
+
+#[test]
+fn where_nothing_is_said_the_server_decides_as_far_as_the_operation_can() {
+    use Runtime::{Docker, Process, Task};
+    let action = OperationSpec::action("a.b", "", "");
+    let webhook = OperationSpec::webhook("a.b", "", "");
+    let image = OperationSpec::action("a.b", "", "").runtimes(&[Docker]);
+    for (spec, asked, default, expected) in [
+        (&action, None, Task, Task),
+        (&action, None, Docker, Docker),
+        (&action, Some(Task), Docker, Task),
+        (&action, None, Process, Task),
+        (&webhook, None, Docker, Task),
+        (&image, None, Task, Docker),
+        (&image, Some(Docker), Task, Docker),
+    ] {
+        assert_eq!(spec.runtime(asked, default), expected, "{:?} {asked:?} {default}", spec.runtimes);
+    }
+}
+
+#[test]
+fn workers_and_containers_are_as_they_are_written() {
+    let plan = plan(&flow(
+        "  a: { use: transform.map, after: in, workers: 3, prefetch: 2, with: { map: 1 } }
+  b: { use: transform.map, after: in, runtime: docker, workers: { min: 0, max: 4 }, with: { map: 1 } }
+  c: { use: shop.create-order, after: in, workers: { max: 4 }, container: { memory: 1GiB, cpus: 0.5, pids: 40 } }
+",
+    ));
+    let workers = |step: &str| (step_of(&plan, step).workers.min, step_of(&plan, step).workers.max.get());
+    assert_eq!([workers("a"), workers("b"), workers("c")], [(3, 3), (0, 4), (1, 4)]);
+    assert_eq!(step_of(&plan, "a").prefetch_in(Runtime::Docker).get(), 2);
+    let limits = ContainerLimits { memory: Size::mib(1024), cpus: 0.5, pids: 40 };
+    assert_eq!(step_of(&plan, "c").container, limits);
 }
 
 #[test]

@@ -44,8 +44,8 @@ fn flows_of_the_guide_check() {
     for flow in flows {
         assert!(check(flow, &operations()).is_ok(), "{flow}\n{}", problems(flow));
     }
-    for key in "name description steps on_error use title after when with retry workers prefetch rate order timeout \
-                schedule limit first factor longest for messages bytes every cron time_zone misfire"
+    for key in "name description steps on_error use title after when with retry runtime workers prefetch container rate order timeout \
+                schedule limit first factor longest for messages bytes every cron time_zone misfire min max memory cpus pids"
         .split_whitespace()
     {
         assert!(page.contains(&format!("`{key}`")), "the guide does not tell of `{key}`");

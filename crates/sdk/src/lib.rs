@@ -48,7 +48,7 @@ pub use catalog::{Catalog, ComponentInfo};
 pub use context::{Context, Effects, Host, Place};
 pub use flowline_model::{
     self as model, Attachment, Emit, Expression, Fault, FaultKind, Lapse, Message, MessageId, OperationKind,
-    OperationSpec, Outputs, Recipient, Reply, Size, Timestamp,
+    OperationSpec, Outputs, Recipient, Reply, Runtime, Size, Timestamp,
 };
 pub use operation::{
     Action, ErasedAction, ErasedPolling, ErasedWebhook, Image, Operation, Polled, PolledValue, PollingTrigger, Run,

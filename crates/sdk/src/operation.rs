@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
-use flowline_model::{Emit, Fault, Message, OperationKind, OperationSpec};
+use flowline_model::{Emit, Fault, Message, OperationKind, OperationSpec, Runtime};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -157,6 +157,21 @@ impl Operation {
     /// Takes a webhook trigger.
     pub fn webhook<W: WebhookTrigger>(trigger: W) -> Self {
         Self::new::<W::Config>(W::spec(), OperationKind::Webhook, Run::Webhook(Arc::new(Typed(trigger))))
+    }
+
+    /// Takes an operation of a component in a container image. Its workers are told `fields` and
+    /// `credential` when they start, and `body` with each message.
+    pub fn image(spec: OperationSpec, image: Image) -> Self {
+        let spec = spec.runtimes(&[Runtime::Docker]).constant(&["fields", "credential"]);
+        Self { spec: Arc::new(spec), run: Run::Image(Arc::new(image)) }
+    }
+
+    /// Takes an operation that starts the flow author's own program. Its workers are told
+    /// `command`, `env` and `memory` when they start, and `input` with each message.
+    pub fn process<C: JsonSchema>(spec: OperationSpec) -> Self {
+        let kind = spec.kind;
+        let spec = spec.runtimes(&[Runtime::Process]).constant(&["command", "env", "memory"]);
+        Self::new::<C>(spec, kind, Run::Process)
     }
 
     fn new<C: JsonSchema>(mut spec: OperationSpec, kind: OperationKind, run: Run) -> Self {

@@ -1,4 +1,5 @@
 //! A small catalog of operations for tests, and an engine on a folder of its own.
+#![allow(dead_code, reason = "each test uses some of it")]
 
 use std::{
     collections::VecDeque,
@@ -134,14 +135,26 @@ impl Bench {
     }
 
     async fn on(folder: TempDir, seen: Seen, script: Script) -> Self {
+        Self::with(folder, seen, script, Vec::new(), |settings| settings).await
+    }
+
+    /// With more operations and other settings.
+    pub(crate) async fn with(
+        folder: TempDir,
+        seen: Seen,
+        script: Script,
+        more: Vec<Operation>,
+        change: impl FnOnce(Settings) -> Settings,
+    ) -> Self {
         let polls = Arc::default();
-        let catalog = Catalog::new([
+        let operations = [
             Operation::action(Target { seen: Arc::clone(&seen), script: Arc::clone(&script) }),
             Operation::action(Split),
             Operation::polling(Counter { polls: Arc::clone(&polls) }),
-        ]);
+        ];
+        let catalog = Catalog::new(operations.into_iter().chain(more));
         let settings = Settings { grace: Duration::from_millis(500), ..Settings::new(folder.path()) };
-        let engine = Engine::start(settings, catalog).await.unwrap();
+        let engine = Engine::start(change(settings), catalog).await.unwrap();
         Self { engine, seen, script, polls, folder }
     }
 

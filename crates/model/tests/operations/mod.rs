@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use flowline_model::{Expression, Lapse, OperationSpec, Outputs, Plan, Problem, Size, check};
+use flowline_model::{Expression, Lapse, OperationSpec, Outputs, Plan, Problem, Runtime, Size, check};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,24 @@ struct Aggregate {
     count: u32,
 }
 
+/// The configuration of a component in an image.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct InImage {
+    #[serde(default)]
+    fields: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    credential: serde_json::Map<String, serde_json::Value>,
+    body: Option<serde_json::Value>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Program {
+    command: Vec<String>,
+    input: Option<serde_json::Value>,
+}
+
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
@@ -112,6 +130,16 @@ pub(crate) fn operations() -> BTreeMap<String, Arc<OperationSpec>> {
         with::<Map>(OperationSpec::action("transform.map", "Map", "Makes a new body.")),
         with::<Switch>(OperationSpec::action("router.switch", "Switch", "Chooses an output.").outputs(routes)),
         with::<Aggregate>(OperationSpec::action("transform.aggregate", "Join", "Waits for several.").ordered_by("key")),
+        with::<InImage>(
+            OperationSpec::action("shop.create-order", "Create order", "Creates an order.")
+                .runtimes(&[Runtime::Docker])
+                .constant(&["fields", "credential"]),
+        ),
+        with::<Program>(
+            OperationSpec::action("process.run", "Run", "Runs a program.")
+                .runtimes(&[Runtime::Process])
+                .constant(&["command"]),
+        ),
         with::<Nothing>(OperationSpec::action("log.write", "Log", "Writes a line.").outputs(Outputs::None)),
     ]
     .into_iter()

@@ -1,0 +1,48 @@
+//! The `docker` runtime: every step in containers of its own, through the Docker Engine API.
+//!
+//! Containers reach the step gateway over a network of their own, and nothing of this server
+//! besides it. Who runs and how many is decided by the crew; here it is only done.
+
+mod client;
+mod containers;
+mod exit;
+mod logs;
+mod network;
+mod place;
+mod server;
+mod spec;
+mod sweep;
+
+pub use network::docker_network;
+
+pub(crate) use place::DockerPlace;
+pub(crate) use server::server_id;
+pub(crate) use spec::Recipe;
+pub(crate) use sweep::run as sweep;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
+use client::Client;
+
+/// Docker, as one server uses it.
+pub(crate) struct Docker {
+    client: Client,
+    /// The id of the server: on the label of every container.
+    pub(crate) server: String,
+    /// The containers that are meant to be there, from before they are made.
+    known: Mutex<BTreeSet<String>>,
+}
+
+impl Docker {
+    /// Reaches nobody yet: the daemon may come later, and go and come back.
+    pub(crate) fn new(host: Option<&str>, server: String) -> Self {
+        Self { client: Client::new(host), server, known: Mutex::default() }
+    }
+
+    fn known<T>(&self, look: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {
+        look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

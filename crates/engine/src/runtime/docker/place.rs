@@ -1,0 +1,113 @@
+//! The containers of one step, as its crew sees them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use flowline_model::Fault;
+use flowline_sdk::{GatewayStep, Presence, Remote};
+use tokio::task::JoinHandle;
+
+use super::{
+    Docker, Recipe,
+    containers::Gone,
+    exit::explain,
+    spec::{container, user},
+};
+use crate::runtime::{Ending, Trouble, Workplace, lines::LogTarget};
+
+/// How often removing is tried before it is left to the sweep.
+const TRIES: u32 = 3;
+/// How long the last lines of a container are waited for.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// The containers of one step.
+pub(crate) struct DockerPlace {
+    pub(crate) docker: Arc<Docker>,
+    pub(crate) step: Arc<dyn GatewayStep>,
+    pub(crate) recipe: Recipe,
+    pub(crate) log: LogTarget,
+    /// Those who read what the containers say.
+    pub(crate) readers: Mutex<BTreeMap<String, JoinHandle<()>>>,
+}
+
+impl DockerPlace {
+    fn readers<T>(&self, look: impl FnOnce(&mut BTreeMap<String, JoinHandle<()>>) -> T) -> T {
+        look(&mut self.readers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn read(&self, worker: &str) {
+        let (docker, name, log) = (Arc::clone(&self.docker), worker.to_owned(), self.log.of(worker));
+        let reader = tokio::spawn(async move { docker.follow(&name, log).await });
+        self.readers(|readers| readers.insert(worker.to_owned(), reader));
+    }
+
+    /// The last lines of one that crashed are those that matter: they are read before it goes.
+    async fn read_to_the_end(&self, worker: &str) {
+        if let Some(mut reader) = self.readers(|readers| readers.remove(worker))
+            && tokio::time::timeout(LAST_LINES, &mut reader).await.is_err()
+        {
+            reader.abort();
+        }
+    }
+}
+
+#[async_trait]
+impl Workplace for DockerPlace {
+    fn remote(&self) -> Arc<dyn Remote> {
+        Arc::clone(&self.step) as Arc<dyn Remote>
+    }
+
+    fn name(&self) -> String {
+        let queue = &self.recipe.queue;
+        let short = |name: &str| name.chars().take(40).collect::<String>();
+        format!("flowline-{}-{}-{:08x}", short(queue.flow.as_str()), short(queue.step.as_str()), rand::random::<u32>())
+    }
+
+    async fn start(&self, worker: &str) -> Result<(), Trouble> {
+        self.docker.known(|known| known.insert(worker.to_owned()));
+        let of_image = self.docker.user_of(&self.recipe.image).await?;
+        let user = user(of_image.as_deref(), &self.recipe.user);
+        let body = container(&self.recipe, worker, user, self.step.admit(worker));
+        self.docker.run(worker, &self.recipe.network, body).await?;
+        self.read(worker);
+        Ok(())
+    }
+
+    async fn ended(&self, worker: &str) -> Ending {
+        match self.docker.gone(worker).await {
+            Gone::Exited(exit) => explain(&exit, &self.recipe.limits),
+            Gone::Removed => Ending::lost("somebody removed its container"),
+        }
+    }
+
+    async fn stop(&self, worker: &str, grace: Duration) {
+        if let Err(trouble) = self.docker.stop(worker, grace).await {
+            tracing::debug!(worker, "{}", trouble.text);
+        }
+    }
+
+    async fn clear(&self, worker: &str, reason: Fault) {
+        self.step.expel(worker, reason);
+        self.read_to_the_end(worker).await;
+        for _ in 0..TRIES {
+            if self.docker.remove(worker).await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        // If it is still there the sweep removes it.
+        self.docker.known(|known| known.remove(worker));
+    }
+
+    fn expel(&self, worker: &str, reason: Fault) {
+        self.step.expel(worker, reason);
+    }
+
+    fn presence(&self, worker: &str) -> Option<Presence> {
+        self.step.presence(worker)
+    }
+}

@@ -1,0 +1,311 @@
+//! One child process: given one message at a time, watched, and never left behind.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::ExitStatus,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use flowline_model::Fault;
+use flowline_sdk::Presence;
+use futures::StreamExt;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStdin, ChildStdout},
+    sync::mpsc,
+    time::Instant,
+};
+use tokio_util::{
+    codec::{FramedRead, LinesCodec},
+    sync::CancellationToken,
+};
+
+use super::{
+    post::{Parcel, Post},
+    protocol::{self, Answer, LONGEST_LINE, Said},
+};
+use crate::runtime::{
+    Ending,
+    lines::{Lines, LogTarget},
+};
+
+/// A child that is up for so long takes messages, if it did not say so before.
+const SETTLED: Duration = Duration::from_millis(300);
+/// How long a child may take to end once it was asked to by a signal.
+const AFTER_SIGNAL: Duration = Duration::from_secs(5);
+/// How long a child may take to end once its input has.
+const AFTER_INPUT: Duration = Duration::from_millis(500);
+
+/// What others see and tell of a child.
+pub(super) struct Seat {
+    /// It should end when it has finished.
+    pub(super) stop: CancellationToken,
+    /// It should end now.
+    pub(super) kill: CancellationToken,
+    state: Mutex<State>,
+}
+
+struct State {
+    presence: Presence,
+    /// Why it was thrown out.
+    reason: Option<Fault>,
+}
+
+impl Seat {
+    pub(super) fn new() -> Arc<Self> {
+        let presence =
+            Presence { connected: true, consuming: false, holding: 0, holding_since: None, heard: Instant::now() };
+        let state = Mutex::new(State { presence, reason: None });
+        Arc::new(Self { stop: CancellationToken::new(), kill: CancellationToken::new(), state })
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn presence(&self) -> Presence {
+        self.with(|state| state.presence)
+    }
+
+    /// Ends it; what it holds is given this fault.
+    pub(super) fn expel(&self, reason: Fault) {
+        self.with(|state| state.reason.get_or_insert(reason).clone());
+        self.kill.cancel();
+    }
+
+    fn holds(&self, holding: bool) {
+        let now = Instant::now();
+        self.with(|state| {
+            state.presence.holding = usize::from(holding);
+            state.presence.holding_since = holding.then_some(now);
+            state.presence.heard = now;
+        });
+    }
+}
+
+/// Kills the whole group of a child when it is dropped: nothing that it started stays.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.0 {
+            // It may have ended already.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// A child and the two ways to it.
+struct Running {
+    child: Child,
+    group: Group,
+    stdin: ChildStdin,
+    stdout: FramedRead<ChildStdout, LinesCodec>,
+    seat: Arc<Seat>,
+    log: Lines,
+}
+
+/// How a child's work came to its end.
+enum End {
+    /// By itself.
+    Itself,
+    /// It was told to.
+    Told,
+    /// It broke the rules and was killed: why.
+    Broke(String),
+}
+
+/// Runs a child until it ends; how it ended.
+pub(super) async fn run(mut child: Child, post: Arc<Post>, seat: Arc<Seat>, log: LogTarget) -> Ending {
+    let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Ending::lost("its input and output could not be opened");
+    };
+    let stderr = tokio::spawn(read_errors(stderr, Lines::new(log.clone())));
+    let stdout = FramedRead::new(stdout, LinesCodec::new_with_max_length(LONGEST_LINE));
+    let group = Group::of(&child);
+    let mut running = Running { child, group, stdin, stdout, seat, log: Lines::new(log) };
+    let end = running.work(&post).await;
+    let ending = running.finish(end).await;
+    let _ = tokio::time::timeout(AFTER_INPUT, stderr).await;
+    ending
+}
+
+async fn read_errors(mut stderr: impl AsyncRead + Unpin, mut lines: Lines) {
+    let mut buffer = vec![0; 8 * 1024];
+    while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
+        lines.take(&buffer[..count]);
+    }
+    lines.finish();
+}
+
+impl Running {
+    async fn work(&mut self, post: &Post) -> End {
+        if let Some(end) = self.settle().await {
+            return end;
+        }
+        self.seat.with(|state| state.presence.consuming = true);
+        // One message at a time: the next is given once this one is done.
+        let (desk, mut parcels) = mpsc::channel(1);
+        post.open(desk.clone());
+        let end = loop {
+            let parcel = tokio::select! {
+                biased;
+                () = self.seat.kill.cancelled() => break End::Told,
+                () = self.seat.stop.cancelled() => break End::Told,
+                line = self.stdout.next() => match line {
+                    Some(Ok(line)) => {
+                        self.log.take(format!("(outside of a message) {line}\n").as_bytes());
+                        continue;
+                    }
+                    Some(Err(error)) => break End::Broke(error.to_string()),
+                    None => break End::Itself,
+                },
+                Some(parcel) = parcels.recv() => parcel,
+            };
+            if let Some(end) = self.deliver(parcel).await {
+                break end;
+            }
+            post.release(desk.clone());
+        };
+        parcels.close();
+        self.seat.with(|state| state.presence.consuming = false);
+        post.close();
+        end
+    }
+
+    /// Waits until it says that it is ready, or has been up for a moment: one that ends at once is
+    /// given nothing.
+    async fn settle(&mut self) -> Option<End> {
+        let settled = Instant::now() + SETTLED;
+        loop {
+            tokio::select! {
+                () = self.seat.kill.cancelled() => return Some(End::Told),
+                () = self.seat.stop.cancelled() => return Some(End::Told),
+                () = tokio::time::sleep_until(settled) => return None,
+                line = self.stdout.next() => match line {
+                    Some(Ok(line)) if matches!(protocol::read(&line), Ok(Said::Ready(true))) => return None,
+                    Some(Ok(line)) => self.log.take(format!("(outside of a message) {line}\n").as_bytes()),
+                    Some(Err(error)) => return Some(End::Broke(error.to_string())),
+                    None => return Some(End::Itself),
+                },
+            }
+        }
+    }
+
+    /// Gives it a message and brings back the answer; an end if it cannot go on.
+    async fn deliver(&mut self, parcel: Parcel) -> Option<End> {
+        let Parcel { line, until, answer } = parcel;
+        self.seat.holds(true);
+        let kill = self.seat.kill.clone();
+        let worked = tokio::select! {
+            biased;
+            () = kill.cancelled() => Err((self.thrown_out(), End::Told)),
+            worked = tokio::time::timeout_at(until, self.converse(&line)) => match worked {
+                Ok(worked) => worked,
+                Err(_) => {
+                    let message = "the attempt took longer than the step's `timeout`; the program was killed";
+                    Err((Fault::retry("timeout", message), End::Broke("it took too long for a message".to_owned())))
+                }
+            },
+        };
+        let (result, end) = match worked {
+            Ok(result) => (result, None),
+            Err((fault, end)) => (Err(fault), Some(end)),
+        };
+        self.seat.holds(false);
+        // Nobody may wait for it any more.
+        let _ = answer.send(match &end {
+            Some(End::Itself) => Err(self.lost().await),
+            _ => result,
+        });
+        end
+    }
+
+    /// Why it is gone, as far as is known at once.
+    async fn lost(&mut self) -> Fault {
+        match tokio::time::timeout(AFTER_INPUT, self.child.wait()).await {
+            Ok(Ok(status)) => explain(status).fault,
+            _ => Ending::lost("it closed its output").fault,
+        }
+    }
+
+    fn thrown_out(&self) -> Fault {
+        let reason = self.seat.with(|state| state.reason.clone());
+        reason.unwrap_or_else(|| Fault::retry("worker_lost", "the program was stopped before it had finished"))
+    }
+
+    /// What it answers; outside, why it can have no more messages.
+    async fn converse(&mut self, line: &str) -> Result<Result<Answer, Fault>, (Fault, End)> {
+        let itself = || (Fault::retry("worker_lost", "the program ended"), End::Itself);
+        self.stdin.write_all(line.as_bytes()).await.map_err(|_| itself())?;
+        self.stdin.flush().await.map_err(|_| itself())?;
+        let mut answer = Answer::default();
+        loop {
+            let line = match self.stdout.next().await {
+                Some(Ok(line)) => line,
+                Some(Err(error)) => {
+                    let text = format!("a line of the program cannot be read: {error}; at most {LONGEST_LINE} bytes");
+                    return Err((Fault::reject("program_protocol", text.clone()), End::Broke(text)));
+                }
+                None => return Err(itself()),
+            };
+            let broke = |fault: Fault| (fault.clone(), End::Broke(fault.message));
+            match protocol::read(&line).map_err(broke)? {
+                Said::Done(true) => return Ok(Ok(answer)),
+                Said::Fault(failed) => return Ok(Err(failed.into())),
+                Said::Emit(emitted) => answer.emit(emitted, line.len()).map_err(broke)?,
+                Said::Snapshot(snapshot) => answer.snapshot = Some(snapshot),
+                Said::Log(text) => self.log.take(format!("{text}\n").as_bytes()),
+                Said::Ready(_) | Said::Done(false) => {}
+            }
+        }
+    }
+
+    /// Brings it to its end: its input ends, then it is asked, then it is killed with all that it
+    /// started.
+    async fn finish(mut self, end: End) -> Ending {
+        drop(self.stdin);
+        if let End::Broke(why) = end {
+            self.group.signal(Signal::KILL);
+            let _ = self.child.wait().await;
+            return Ending::lost(format!("it was killed: {why}"));
+        }
+        if tokio::time::timeout(AFTER_INPUT, self.child.wait()).await.is_err() {
+            self.group.signal(Signal::TERM);
+        }
+        tokio::select! {
+            _ = self.child.wait() => {}
+            () = self.seat.kill.cancelled() => {}
+            () = tokio::time::sleep(AFTER_SIGNAL) => {}
+        }
+        self.group.signal(Signal::KILL);
+        match self.child.wait().await {
+            Ok(status) => explain(status),
+            Err(error) => Ending::lost(error.to_string()),
+        }
+    }
+}
+
+/// What an exit means.
+fn explain(status: ExitStatus) -> Ending {
+    Ending::lost(match (status.code(), status.signal()) {
+        (Some(0), _) => "the program ended by itself, without an error: it should read until its input ends".to_owned(),
+        (Some(code), _) => format!("the program failed (exit code {code}): the step's log may say why"),
+        (None, Some(9)) => "the program was killed (SIGKILL): from outside, or for lack of memory".to_owned(),
+        (None, Some(signal)) => format!("the program was ended by signal {signal}"),
+        (None, None) => "the program ended".to_owned(),
+    })
+}
