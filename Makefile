@@ -29,7 +29,8 @@ check: ## Format, lints, licences: what is quick
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-bench: setup ## Measure, next to a floor without an engine
+bench: ## Measure, next to a floor without an engine
+	@.ci/setup bench
 	$(CARGO) build --release -p flowline-app -p flowline-bench
 	$(CARGO) run --release -p flowline-bench -- all
 
