@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 STORY := --config examples/flowline.yaml
 
-.PHONY: help setup run build test test-rust check fmt bench reference crash fuzz
+.PHONY: help setup run build test test-rust check fmt bench images reference crash fuzz
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,9 +29,13 @@ check: ## Format, lints, licences: what is quick
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-bench: setup ## Measure, next to a floor without an engine
+bench: ## Measure, next to a floor without an engine
+	@.ci/setup bench
 	$(CARGO) build --release -p flowline-app -p flowline-bench
 	$(CARGO) run --release -p flowline-bench -- all
+
+images: setup ## Build the container images from Debian packages, without a registry
+	@deploy/images
 
 reference: ## Generate the reference pages from the code
 	$(CARGO) run -q -p flowline-app -- components --markdown docs/reference/components
