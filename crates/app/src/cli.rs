@@ -174,6 +174,26 @@ pub(crate) struct EngineOptions {
     /// The most bytes of finished messages that are kept
     #[arg(long, env = "FLOWLINE_KEEP_BYTES", default_value = "1GiB", value_name = "SIZE")]
     pub(crate) keep_bytes: Size,
+
+    /// Where steps run that do not say it and can run there: task, which is this process, or docker
+    #[arg(long, env = "FLOWLINE_RUNTIME", default_value = "task", value_name = "RUNTIME")]
+    pub(crate) runtime: DefaultRuntime,
+
+    /// The image of the containers in which built-in components run
+    #[arg(long, env = "FLOWLINE_WORKER_IMAGE", default_value = concat!("flowline:", env!("CARGO_PKG_VERSION")),
+          value_name = "IMAGE")]
+    pub(crate) worker_image: String,
+
+    /// The Docker network of containers; made if it is not there
+    #[arg(long, env = "FLOWLINE_NETWORK", default_value = "flowline", value_name = "NETWORK")]
+    pub(crate) network: String,
+}
+
+/// Where steps run that do not say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DefaultRuntime {
+    Task,
+    Docker,
 }
 
 /// Where the server listens, and what it bears.

@@ -30,9 +30,6 @@ pub enum EngineError {
     /// The flow's trigger does not poll.
     #[error("the trigger of `{0}` waits for requests; it cannot be run")]
     NotPolling(FlowName),
-    /// Docker could not be used.
-    #[error("{0}")]
-    Docker(String),
     /// An input could not become a message.
     #[error("the input was not accepted: {0}")]
     Input(String),

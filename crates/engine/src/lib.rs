@@ -38,7 +38,6 @@ pub use engine::{Applied, Engine};
 pub use error::{ApplyError, EngineError};
 pub use intake::Answer;
 pub use records::{Attempt, ExecutionDetail, Output, Records, StepRun};
-pub use runtime::docker::docker_network;
 pub use secrets::Secrets;
 pub use settings::{Clock, DockerSettings, Keep, Settings, system_clock};
 pub use status::{FlowStatus, StepState, StepStatus, WorkerTrouble, WorkersStatus};

@@ -137,7 +137,7 @@ impl Step {
             return attachment.id.clone();
         }
         let name = self.shared.seal.attachment(&self.spec.queue.flow, attachment);
-        format!("{}/objects/{name}?storage_type=maester", self.shared.addresses.api())
+        format!("{}/objects/{name}?storage_type=maester", self.shared.addresses().api())
     }
 
     /// Moves the body and those of earlier steps to the object store.

@@ -5,7 +5,7 @@ use url::Url;
 
 use crate::{
     cipher::Cipher,
-    gateway::Addresses,
+    listening::Addresses,
     names::{Names, Purpose},
 };
 

@@ -39,7 +39,7 @@ impl Step {
         if url.is_empty() {
             return Err(failure(format!("the attachment `{name}` has no `url`")));
         }
-        let Some(own) = url.strip_prefix(&self.shared.addresses.api()) else {
+        let Some(own) = url.strip_prefix(&self.shared.addresses().api()) else {
             // It is not ours; whoever needs it fetches it.
             let size = link.get("size").and_then(Value::as_u64).unwrap_or(0);
             let content_type = content_type.to_owned();

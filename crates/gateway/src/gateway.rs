@@ -3,40 +3,25 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::SocketAddr,
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use flowline_model::{QueueName, Timestamp};
 use flowline_sdk::{GatewayStep, Host, RemoteStep};
-use tokio::{fs, net::TcpListener};
+use tokio::fs;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    amqp, gathered::Gauge, guests::Guests, http, kept::Kept, marks::Marks, objects::Objects, open::Open, seal::Seal,
+    amqp, gathered::Gauge, guests::Guests, http, kept::Kept, listening::{Addresses, Listeners, Listening}, marks::Marks, objects::Objects, open::Open, seal::Seal,
     service_call::Results, settings::Settings, spool::Spools, step::Step,
 };
 
 /// How often objects are looked through for those whose time is over.
 const SWEEP: Duration = Duration::from_secs(60);
-
-/// Where workers reach the gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses {
-    /// `host:port` of AMQP.
-    pub amqp: String,
-    /// `host:port` of HTTP.
-    pub http: String,
-}
-
-impl Addresses {
-    /// The base of the HTTP API, without a slash at its end.
-    pub fn api(&self) -> String {
-        format!("http://{}", self.http)
-    }
-}
 
 /// What the gateway holds at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +37,7 @@ pub struct Figures {
 /// What all steps share.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    pub(crate) addresses: Addresses,
+    pub(crate) listening: Listening,
     pub(crate) guests: Guests,
     pub(crate) spools: Spools,
     pub(crate) marks: Marks,
@@ -67,6 +52,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Where workers reach the gateway; empty before it listens anywhere.
+    pub(crate) fn addresses(&self) -> Arc<Addresses> {
+        self.listening.addresses()
+    }
+
     /// The spools of a step that an earlier process left; told once.
     pub(crate) fn take_left_spools(&self, queue: &QueueName) -> HashSet<String> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(queue).unwrap_or_default()
@@ -80,26 +70,24 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the folder, binds both listeners and begins to serve. Ends when it is dropped.
-    pub async fn bind(settings: Settings) -> io::Result<Arc<Self>> {
-        let (amqp_listener, http_listener) =
-            (TcpListener::bind(settings.amqp).await?, TcpListener::bind(settings.http).await?);
-        let told = |address: SocketAddr| match &settings.advertised {
-            Some(host) => format!("{host}:{}", address.port()),
-            None => address.to_string(),
-        };
-        let addresses = Addresses { amqp: told(amqp_listener.local_addr()?), http: told(http_listener.local_addr()?) };
-        let shared = Arc::new(shared(settings, addresses).await?);
+    /// Opens the folder; nobody is listened to yet. Ends when it is dropped.
+    pub async fn open(settings: Settings) -> io::Result<Arc<Self>> {
+        let shared = Arc::new(shared(settings).await?);
         let stop = CancellationToken::new();
-        tokio::spawn(amqp::server::serve(amqp_listener, Arc::clone(&shared), stop.clone()));
-        tokio::spawn(http::serve(http_listener, Arc::clone(&shared), stop.clone()));
         tokio::spawn(sweep(Arc::clone(&shared), stop.clone()));
         Ok(Arc::new(Self { shared, stop }))
     }
 
-    /// Where workers reach it.
-    pub fn addresses(&self) -> &Addresses {
-        &self.shared.addresses
+    /// Opens the folder and listens on an address.
+    pub async fn bind(settings: Settings, address: IpAddr) -> io::Result<Arc<Self>> {
+        let gateway = Self::open(settings).await?;
+        flowline_sdk::Gateway::listen(&*gateway, address).await?;
+        Ok(gateway)
+    }
+
+    /// Where workers reach it; empty before it listens anywhere.
+    pub fn addresses(&self) -> Arc<Addresses> {
+        self.shared.addresses()
     }
 
     /// Ends a worker's connections; its credentials stay good and it may come back.
@@ -116,7 +104,16 @@ impl Gateway {
     }
 }
 
+#[async_trait]
 impl flowline_sdk::Gateway for Gateway {
+    async fn listen(&self, address: IpAddr) -> io::Result<()> {
+        if let Some(Listeners { amqp, http, stop }) = self.shared.listening.on(address, &self.stop).await? {
+            tokio::spawn(amqp::server::serve(amqp, Arc::clone(&self.shared), stop.clone()));
+            tokio::spawn(http::serve(http, Arc::clone(&self.shared), stop));
+        }
+        Ok(())
+    }
+
     fn open(&self, step: RemoteStep, host: Arc<dyn Host>) -> Arc<dyn GatewayStep> {
         Arc::new(Open { step: Arc::new(Step::new(step, host, Arc::clone(&self.shared))) })
     }
@@ -128,7 +125,7 @@ impl Drop for Gateway {
     }
 }
 
-async fn shared(settings: Settings, addresses: Addresses) -> io::Result<Shared> {
+async fn shared(settings: Settings) -> io::Result<Shared> {
     let folder = settings.folder.clone();
     fs::create_dir_all(&folder).await?;
     let spools = Spools::open(folder.join("spool"), settings.limits.spool.0).await?;
@@ -138,7 +135,7 @@ async fn shared(settings: Settings, addresses: Addresses) -> io::Result<Shared> 
     let unfinished = usize::try_from(settings.limits.unfinished.0).unwrap_or(usize::MAX);
     Ok(Shared {
         seal: Seal::new(key(&folder.join("links.key")).await?),
-        addresses,
+        listening: Listening::new(&folder),
         guests: Guests::default(),
         spools,
         marks: Marks::default(),

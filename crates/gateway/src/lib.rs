@@ -22,6 +22,7 @@ mod guests;
 mod headers;
 mod http;
 mod kept;
+mod listening;
 mod marks;
 mod names;
 mod objects;
@@ -36,6 +37,7 @@ mod spool;
 mod step;
 mod stored;
 
-pub use gateway::{Addresses, Figures, Gateway};
+pub use gateway::{Figures, Gateway};
+pub use listening::Addresses;
 pub use service_call::{ExpectedResult, ResultError, ServiceCall, ServiceResult, Verb};
 pub use settings::{Limits, Settings};

@@ -41,7 +41,7 @@ impl GatewayStep for Open {
     fn admit(&self, worker: &str) -> Vec<(String, String)> {
         let secrets = Secrets::random();
         let shared = &self.step.shared;
-        let environment = environment(&self.step.spec, worker, &secrets, &shared.addresses, &self.step.cipher);
+        let environment = environment(&self.step.spec, worker, &secrets, &shared.addresses(), &self.step.cipher);
         let guest = Guest::new(worker, Arc::clone(&self.step), secrets);
         if let Some(earlier) = shared.guests.insert(Arc::new(guest)) {
             self.dismiss(&earlier, &Fault::retry("worker_lost", "another worker came under the same name"));

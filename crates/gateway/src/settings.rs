@@ -1,6 +1,6 @@
 //! How the gateway is set up, and the limits that everything keeps to.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use flowline_model::Size;
 use serde_json::{Map, Value};
@@ -8,12 +8,6 @@ use serde_json::{Map, Value};
 /// How the gateway is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where AMQP is spoken; port 0 takes a free one.
-    pub amqp: SocketAddr,
-    /// Where HTTP is spoken; port 0 takes a free one.
-    pub http: SocketAddr,
-    /// The host name or address under which workers reach both; none is the address itself.
-    pub advertised: Option<String>,
     /// The gateway's own folder: spools, stored objects, what components keep.
     pub folder: PathBuf,
     /// Variables that components may read.
@@ -23,16 +17,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// On free ports of the loopback address, with everything in one folder.
-    pub fn local(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            amqp: SocketAddr::from(([127, 0, 0, 1], 0)),
-            http: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertised: None,
-            folder: folder.into(),
-            variables: Map::new(),
-            limits: Limits::default(),
-        }
+    /// The defaults, with this folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), variables: Map::new(), limits: Limits::default() }
     }
 }
 

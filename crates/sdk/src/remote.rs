@@ -3,7 +3,7 @@
 //! The engine owns queues, leases and decisions. A [`Remote`] only carries a message to one of
 //! the step's workers and brings back what came of it; it never stores, retries or decides.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use flowline_model::{Emit, Fault, Message, OperationKind, QueueName};
@@ -71,14 +71,19 @@ pub struct RemoteStep {
 /// What containers talk to: the step gateway.
 #[async_trait]
 pub trait Gateway: Send + Sync + 'static {
+    /// Listens on this address of the machine, where containers reach it; not anywhere else any
+    /// more. The same address again changes nothing.
+    async fn listen(&self, address: IpAddr) -> io::Result<()>;
+
     /// Opens a step for workers. It is closed when the last handle is dropped.
     fn open(&self, step: RemoteStep, host: Arc<dyn Host>) -> Arc<dyn GatewayStep>;
 }
 
 /// The face of one step to its containers.
 pub trait GatewayStep: Remote {
-    /// Lets one worker in: the environment that its container needs, with credentials that reach
-    /// this step and nothing else. The name is the container's, unique among all.
+    /// Lets one worker in, at the address where the gateway listens: the environment that its
+    /// container needs, with credentials that reach this step and nothing else. The name is the
+    /// container's, unique among all.
     fn admit(&self, worker: &str) -> Vec<(String, String)>;
 
     /// Ends a worker's credentials and connections; what it holds is a fault of its lease.

@@ -16,12 +16,13 @@ mod worker;
 
 use std::{future::Future, process::ExitCode};
 
-use flowline_engine::{Keep, Settings};
+use flowline_engine::{DockerSettings, Keep, Settings};
+use flowline_model::Runtime;
 use flowline_queue::Limits;
 use serde::Serialize;
 
 use crate::{
-    cli::{Cli, Command, EngineOptions},
+    cli::{Cli, Command, DefaultRuntime, EngineOptions},
     failure::{Doing as _, Outcome},
     secrets,
 };
@@ -56,8 +57,11 @@ fn wait_for(command: impl Future<Output = Outcome>) -> Outcome {
     runtime.doing(|| "the program cannot start its threads".to_owned())?.block_on(Box::pin(command))
 }
 
-/// What the engine is told.
-fn settings(
+/// The folder of the step gateway, in the data folder.
+const GATEWAY: &str = "gateway";
+
+/// What the engine is told. The step gateway listens nowhere before a step needs a container.
+async fn settings(
     data: std::path::PathBuf,
     options: &EngineOptions,
     vars: serde_json::Map<String, serde_json::Value>,
@@ -69,6 +73,16 @@ fn settings(
     settings.queue_limits = Limits { messages: options.queue_messages, bytes: options.queue_bytes.0 };
     settings.retention = Keep { age: options.keep_age, bytes: options.keep_bytes };
     settings.grace = options.grace.0;
+    settings.default_runtime = match options.runtime {
+        DefaultRuntime::Task => Runtime::Task,
+        DefaultRuntime::Docker => Runtime::Docker,
+    };
+    let (worker_image, network) = (Some(options.worker_image.clone()), options.network.clone());
+    settings.docker = DockerSettings { worker_image, network, ..DockerSettings::default() };
+    let mut gateway = flowline_gateway::Settings::new(settings.data.join(GATEWAY));
+    gateway.variables = settings.vars.clone();
+    let gateway = flowline_gateway::Gateway::open(gateway).await;
+    settings.gateway = Some(gateway.doing(|| format!("the folder {} cannot be used", settings.data.join(GATEWAY).display()))?);
     Ok(settings)
 }
 

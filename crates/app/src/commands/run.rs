@@ -56,7 +56,7 @@ pub(super) async fn run(options: Run, vars: Map<String, Value>, logging: Logging
     logging::start(&logging, Some(bars));
     let temporary = temporary(&options)?;
     let data = options.data.clone().or_else(|| temporary.as_ref().map(|folder| folder.path().to_owned()));
-    let mut settings = settings(data.unwrap_or_default(), &options.engine, vars)?;
+    let mut settings = settings(data.unwrap_or_default(), &options.engine, vars).await?;
     // What is not finished on a temporary folder is gone anyway.
     if temporary.is_some() {
         settings.grace = settings.grace.min(Duration::from_secs(1));

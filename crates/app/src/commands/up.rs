@@ -39,7 +39,7 @@ pub(super) async fn run(options: Up, vars: Map<String, Value>, logging: Logging)
     let listener = server::listen(&options.listen).await?;
     let metrics = record_metrics()?;
     let (requests, steps) = shares(options.engine.grace.0);
-    let mut settings = settings(options.data.data.clone(), &options.engine, vars)?;
+    let mut settings = settings(options.data.data.clone(), &options.engine, vars).await?;
     settings.grace = steps;
     let registry = registry::read(&options.data.data)?;
     let engine = Engine::start(settings, registry.catalog()).await?;

@@ -38,9 +38,7 @@ impl Engine {
     /// Asks; the container is gone afterwards, whatever came of it.
     pub(crate) async fn ask(&self, question: &Question<'_>) -> Outcome<ServiceResult> {
         let folder = tempfile::tempdir().doing(|| "no temporary folder can be made".to_owned())?;
-        let mut settings = Settings::local(folder.path());
-        settings.http = (self.own_address().await?, 0).into();
-        let gateway = Gateway::bind(settings).await.map_err(|error| {
+        let gateway = Gateway::bind(Settings::new(folder.path()), self.own_address().await?).await.map_err(|error| {
             Failure::new(format!("containers cannot be listened to: {error}"))
                 .hint("this command must run on the machine of the Docker engine")
         })?;

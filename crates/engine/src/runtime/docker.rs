@@ -13,8 +13,6 @@ mod server;
 mod spec;
 mod sweep;
 
-pub use network::docker_network;
-
 pub(crate) use place::DockerPlace;
 pub(crate) use server::server_id;
 pub(crate) use spec::Recipe;

@@ -79,7 +79,8 @@ pub(super) fn workplace(
         network: settings.network.clone(),
         user: settings.user.clone(),
     };
-    Ok(Arc::new(DockerPlace { docker: Arc::clone(&shared.docker), step, recipe, log, readers: Mutex::default() }))
+    let (docker, gateway) = (Arc::clone(&shared.docker), Arc::clone(gateway));
+    Ok(Arc::new(DockerPlace { docker, gateway, step, recipe, log, readers: Mutex::default() }))
 }
 
 /// The image of an operation, and what is started in it.

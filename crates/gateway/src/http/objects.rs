@@ -109,7 +109,7 @@ pub(super) async fn remove_found(
 pub(super) async fn sign(State(shared): State<Arc<Shared>>, ApiGuest(guest): ApiGuest) -> Answer {
     let flow = &guest.spec().queue.flow;
     let link = shared.seal.object(flow, Uuid::from_bytes(rand::random()));
-    let url = format!("{}/files/{flow}/{link}", shared.addresses.api());
+    let url = format!("{}/files/{flow}/{link}", shared.addresses().api());
     let expires = now() + shared.settings.limits.object_ttl;
     Ok(ok(json!({ "put_url": url, "get_url": url, "expires": expires })))
 }

@@ -1,7 +1,7 @@
 //! What the tests share: a gateway with one step on it, an engine that is only as much as they
 //! need, and a plain AMQP client that keeps to the contract.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit, block_padding::Pkcs7};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -82,10 +82,10 @@ impl Rig {
         folder: Arc<TempDir>,
     ) -> Self {
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
-        let mut settings = Settings::local(folder.path());
+        let mut settings = Settings::new(folder.path());
         settings.limits.mourning = Duration::from_millis(200);
         change(&mut settings);
-        let gateway = Gateway::bind(settings).await.unwrap();
+        let gateway = Gateway::bind(settings, Ipv4Addr::LOCALHOST.into()).await.unwrap();
         let step = gateway.open(step, Arc::clone(&host) as Arc<dyn Host>);
         Self { host, gateway, step, folder }
     }

@@ -1,6 +1,6 @@
 //! A gateway with one step on it, and a worker that runs the step.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -57,9 +57,9 @@ fn catalog() -> Catalog {
 impl Rig {
     pub(crate) async fn new(function: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut settings = Settings::local(folder.path());
+        let mut settings = Settings::new(folder.path());
         settings.limits.mourning = Duration::from_millis(200);
-        let gateway = Gateway::bind(settings).await.unwrap();
+        let gateway = Gateway::bind(settings, Ipv4Addr::LOCALHOST.into()).await.unwrap();
         let host = TestHost::new();
         let polls = catalog().get(function).is_some_and(|operation| operation.spec.kind == OperationKind::Polling);
         let remote = RemoteStep {

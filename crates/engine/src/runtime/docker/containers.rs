@@ -13,7 +13,7 @@ use bollard::{
 };
 use futures::TryStreamExt;
 
-use super::{Docker, client::is_absent, exit::Exit, network};
+use super::{Docker, client::is_absent, exit::Exit};
 use crate::runtime::Trouble;
 
 /// The longest time that fetching an image may take.
@@ -66,10 +66,9 @@ impl Docker {
     }
 
     /// Makes a container and starts it.
-    pub(super) async fn run(&self, worker: &str, network: &str, body: ContainerCreateBody) -> Result<(), Trouble> {
+    pub(super) async fn run(&self, worker: &str, body: ContainerCreateBody) -> Result<(), Trouble> {
         let api = self.client.api().await?;
         let made = async {
-            network::ensure(&api, network).await?;
             let options = CreateContainerOptionsBuilder::default().name(worker).build();
             api.create_container(Some(options), body).await?;
             api.start_container(worker, None::<StartContainerOptions>).await

@@ -5,26 +5,24 @@ use std::{collections::HashMap, net::IpAddr};
 
 use bollard::{Docker as Api, errors::Error, models::NetworkCreateRequest, query_parameters::InspectNetworkOptions};
 
-use super::client::{Client, is_absent};
-use crate::{EngineError, runtime::Trouble, settings::DockerSettings};
+use super::{Docker, client::is_absent};
+use crate::runtime::Trouble;
 
-/// Makes sure that the network of the containers is there; the server's address on it, where the
-/// step gateway listens.
-pub async fn docker_network(settings: &DockerSettings) -> Result<IpAddr, EngineError> {
-    let client = Client::new(settings.host.as_deref());
-    let docker = |trouble: Trouble| EngineError::Docker(trouble.text);
-    let api = client.api().await.map_err(docker)?;
-    let address = match ensure(&api, &settings.network).await {
-        Ok(address) => address,
-        Err(error) => return Err(docker(client.failed("the network", &error).await)),
-    };
-    address.ok_or_else(|| {
-        EngineError::Docker(format!("the network `{}` has no gateway address: is it a bridge?", settings.network))
-    })
+impl Docker {
+    /// The server's address on a network, where the step gateway listens; the network is made if
+    /// it is not there.
+    pub(super) async fn address_on(&self, network: &str) -> Result<IpAddr, Trouble> {
+        let api = self.client.api().await?;
+        let address = match ensure(&api, network).await {
+            Ok(address) => address,
+            Err(error) => return Err(self.client.failed("the network of the containers", &error).await),
+        };
+        let strange = || Trouble::failed(format!("the network `{network}` has no gateway address: is it a bridge?"));
+        address.ok_or_else(strange)
+    }
 }
 
-/// The network's gateway address; the network is made if it is not there.
-pub(super) async fn ensure(api: &Api, name: &str) -> Result<Option<IpAddr>, Error> {
+async fn ensure(api: &Api, name: &str) -> Result<Option<IpAddr>, Error> {
     match inspect(api, name).await {
         Err(error) if is_absent(&error) => {}
         found => return found,

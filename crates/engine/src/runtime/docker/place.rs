@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use flowline_model::Fault;
-use flowline_sdk::{GatewayStep, Presence, Remote};
+use flowline_sdk::{Gateway, GatewayStep, Presence, Remote};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -27,6 +27,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// The containers of one step.
 pub(crate) struct DockerPlace {
     pub(crate) docker: Arc<Docker>,
+    pub(crate) gateway: Arc<dyn Gateway>,
     pub(crate) step: Arc<dyn GatewayStep>,
     pub(crate) recipe: Recipe,
     pub(crate) log: LogTarget,
@@ -69,10 +70,14 @@ impl Workplace for DockerPlace {
 
     async fn start(&self, worker: &str) -> Result<(), Trouble> {
         self.docker.known(|known| known.insert(worker.to_owned()));
+        let address = self.docker.address_on(&self.recipe.network).await?;
+        self.gateway.listen(address).await.map_err(|error| {
+            Trouble::unreachable(format!("the step gateway cannot listen on {address}, where containers reach it: {error}"))
+        })?;
         let of_image = self.docker.user_of(&self.recipe.image).await?;
         let user = user(of_image.as_deref(), &self.recipe.user);
         let body = container(&self.recipe, worker, user, self.step.admit(worker));
-        self.docker.run(worker, &self.recipe.network, body).await?;
+        self.docker.run(worker, body).await?;
         self.read(worker);
         Ok(())
     }
