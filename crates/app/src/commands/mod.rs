@@ -60,6 +60,9 @@ fn wait_for(command: impl Future<Output = Outcome>) -> Outcome {
 /// The folder of the step gateway, in the data folder.
 const GATEWAY: &str = "gateway";
 
+/// What is started in the image that hosts the built-in components.
+const WORKER: [&str; 2] = ["flowline", "worker"];
+
 /// What the engine is told. The step gateway listens nowhere before a step needs a container.
 async fn settings(
     data: std::path::PathBuf,
@@ -78,7 +81,8 @@ async fn settings(
         DefaultRuntime::Docker => Runtime::Docker,
     };
     let (worker_image, network) = (Some(options.worker_image.clone()), options.network.clone());
-    settings.docker = DockerSettings { worker_image, network, ..DockerSettings::default() };
+    let worker_command = WORKER.map(str::to_owned).to_vec();
+    settings.docker = DockerSettings { worker_image, worker_command, network, ..DockerSettings::default() };
     let mut gateway = flowline_gateway::Settings::new(settings.data.join(GATEWAY));
     gateway.variables = settings.vars.clone();
     let gateway = flowline_gateway::Gateway::open(gateway).await;

@@ -32,12 +32,14 @@ pub(crate) struct Docker {
     pub(crate) server: String,
     /// The containers that are meant to be there, from before they are made.
     known: Mutex<BTreeSet<String>>,
+    /// Held while a network is looked for and made.
+    networks: tokio::sync::Mutex<()>,
 }
 
 impl Docker {
     /// Reaches nobody yet: the daemon may come later, and go and come back.
     pub(crate) fn new(host: Option<&str>, server: String) -> Self {
-        Self { client: Client::new(host), server, known: Mutex::default() }
+        Self { client: Client::new(host), server, known: Mutex::default(), networks: Default::default() }
     }
 
     fn known<T>(&self, look: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {

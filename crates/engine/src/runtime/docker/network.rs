@@ -3,41 +3,64 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use bollard::{Docker as Api, errors::Error, models::NetworkCreateRequest, query_parameters::InspectNetworkOptions};
+use bollard::{
+    Docker as Api,
+    errors::Error,
+    models::{Network as Found, NetworkCreateRequest},
+    query_parameters::ListNetworksOptionsBuilder,
+};
 
-use super::{Docker, client::is_absent};
+use super::Docker;
 use crate::runtime::Trouble;
 
+/// A network of containers.
+#[derive(Clone, Debug)]
+pub(super) struct Network {
+    /// Its id: names need not be unique.
+    pub(super) id: String,
+    /// The server's address on it, where the step gateway listens.
+    pub(super) address: IpAddr,
+}
+
 impl Docker {
-    /// The server's address on a network, where the step gateway listens; the network is made if
-    /// it is not there.
-    pub(super) async fn address_on(&self, network: &str) -> Result<IpAddr, Trouble> {
+    /// The network with this name; it is made if it is not there.
+    pub(super) async fn network(&self, name: &str) -> Result<Network, Trouble> {
         let api = self.client.api().await?;
-        let address = match ensure(&api, network).await {
-            Ok(address) => address,
+        // One at a time: Docker makes several with the same name if it is asked at the same time.
+        let _one = self.networks.lock().await;
+        let found = match ensure(&api, name).await {
+            Ok(found) => found,
             Err(error) => return Err(self.client.failed("the network of the containers", &error).await),
         };
-        let strange = || Trouble::failed(format!("the network `{network}` has no gateway address: is it a bridge?"));
-        address.ok_or_else(strange)
+        let network = found.and_then(|found| Some(Network { address: address(&found)?, id: found.id? }));
+        let strange = || Trouble::failed(format!("the network `{name}` has no gateway address: is it a bridge?"));
+        network.ok_or_else(strange)
     }
 }
 
-async fn ensure(api: &Api, name: &str) -> Result<Option<IpAddr>, Error> {
-    match inspect(api, name).await {
-        Err(error) if is_absent(&error) => {}
-        found => return found,
+async fn ensure(api: &Api, name: &str) -> Result<Option<Found>, Error> {
+    if let Some(found) = find(api, name).await? {
+        return Ok(Some(found));
     }
     match api.create_network(request(name)).await {
         // Somebody else made it in the meantime.
-        Err(Error::DockerResponseServerError { status_code: 409, .. }) | Ok(_) => inspect(api, name).await,
+        Err(Error::DockerResponseServerError { status_code: 409, .. }) | Ok(_) => find(api, name).await,
         Err(error) => Err(error),
     }
 }
 
-async fn inspect(api: &Api, name: &str) -> Result<Option<IpAddr>, Error> {
-    let network = api.inspect_network(name, None::<InspectNetworkOptions>).await?;
-    let configs = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    Ok(configs.into_iter().filter_map(|config| config.gateway?.parse().ok()).find(IpAddr::is_ipv4))
+/// The network with this name; of several that servers made at the same time, the first.
+async fn find(api: &Api, name: &str) -> Result<Option<Found>, Error> {
+    let filters = HashMap::from([("name".to_owned(), vec![name.to_owned()])]);
+    let found = api.list_networks(Some(ListNetworksOptionsBuilder::default().filters(&filters).build())).await?;
+    // The filter finds parts of names, too.
+    let found = found.into_iter().filter(|found| found.name.as_deref() == Some(name));
+    Ok(found.min_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id))))
+}
+
+fn address(found: &Found) -> Option<IpAddr> {
+    let configs = found.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
+    configs.filter_map(|config| config.gateway.as_ref()?.parse().ok()).find(IpAddr::is_ipv4)
 }
 
 fn request(name: &str) -> NetworkCreateRequest {

@@ -15,6 +15,7 @@ use super::{
     Docker, Recipe,
     containers::Gone,
     exit::explain,
+    network::Network,
     spec::{container, user},
 };
 use crate::runtime::{Ending, Trouble, Workplace, lines::LogTarget};
@@ -70,13 +71,14 @@ impl Workplace for DockerPlace {
 
     async fn start(&self, worker: &str) -> Result<(), Trouble> {
         self.docker.known(|known| known.insert(worker.to_owned()));
-        let address = self.docker.address_on(&self.recipe.network).await?;
+        let Network { id: network, address } = self.docker.network(&self.recipe.network).await?;
+        let recipe = Recipe { network, ..self.recipe.clone() };
         self.gateway.listen(address).await.map_err(|error| {
             Trouble::unreachable(format!("the step gateway cannot listen on {address}, where containers reach it: {error}"))
         })?;
         let of_image = self.docker.user_of(&self.recipe.image).await?;
         let user = user(of_image.as_deref(), &self.recipe.user);
-        let body = container(&self.recipe, worker, user, self.step.admit(worker));
+        let body = container(&recipe, worker, user, self.step.admit(worker));
         self.docker.run(worker, body).await?;
         self.read(worker);
         Ok(())

@@ -32,7 +32,7 @@ pub(crate) struct Recipe {
     pub(crate) environment: Vec<(String, String)>,
     /// How much one may use.
     pub(crate) limits: ContainerLimits,
-    /// The network they are on.
+    /// The network they are on: its name, or its id.
     pub(crate) network: String,
     /// Who they run as, if the image says nothing or root.
     pub(crate) user: String,
