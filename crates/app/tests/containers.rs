@@ -24,7 +24,7 @@ use tokio::{task::JoinSet, time::sleep};
 use storm::{
     client,
     deliveries::Item,
-    docker::{Containers, own_address},
+    docker::{Containers, Network},
     eventually,
     ledger::Ledger,
     program::{Installation, Program, free_port},
@@ -38,13 +38,13 @@ const SENDERS: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_story_loses_nothing_however_often_containers_and_the_server_are_killed() {
     let storm = Storm::new(setting("FLOWLINE_MESSAGES", 5_000));
-    let target = Target::on(&own_address(), 0);
-    let mailbox = Mailbox::start(storm.messages);
-    let network = Containers::network();
-    let flow = story(&target, &mailbox);
-    let installation = Arc::new(Installation::new(&format!("network: {network}\n"), &[("story.yaml", flow)]));
+    let network = Network::new();
+    let target = Target::on(&network.address, 0);
+    let mailbox = Mailbox::start(&network, storm.messages);
+    let flow = story(&target, &network, &mailbox);
+    let installation = Arc::new(Installation::new(&format!("network: {}\n", network.name), &[("story.yaml", flow)]));
     let mut program = installation.up().await;
-    let containers = Containers::of(&installation, &network);
+    let containers = Containers::of(&installation);
 
     let senders = storm.send_all(&installation, "story");
     let mut random = StdRng::seed_from_u64(storm.seed);
@@ -59,23 +59,23 @@ async fn the_story_loses_nothing_however_often_containers_and_the_server_are_kil
     eventually("everything accepted arrives", async || storm.missing(&target, &BTreeSet::new()) == 0).await;
     eventually("the queues are empty", async || waiting(&installation).await == 0).await;
 
-    let ledger = storm.ledger();
+    let dead = installation.dead_letters("story").await;
+    assert_eq!(dead, [json!(null); 0], "nothing dies of killed workers");
+    let mails = mailbox.subjects().await;
+    let (ledger, arrived) = (storm.ledger(), target.deliveries());
     println!(
         "seed {}: {lives} kills of the server, {kills} of containers; {} requests accepted, {} unanswered; {} arrived, {} repeated with the same key",
         storm.seed,
         ledger.accepted(),
         ledger.possible(),
-        target.deliveries().len(),
-        target.deliveries().repeats(),
+        arrived.len(),
+        arrived.repeats(),
     );
-    let dead = installation.dead_letters("story").await;
-    assert_eq!(dead, [json!(null); 0], "nothing dies of killed workers");
-    assert_eq!(ledger.violations(&target.deliveries(), &[]), [""; 0]);
+    assert_eq!(ledger.violations(&arrived, &[]), [""; 0]);
     // One mail for each, by its Message-ID.
-    let mails = mailbox.subjects().await;
-    let wrong: Vec<_> = target.deliveries().items().filter(|item| mails.get(&item.name) != Some(&1)).cloned().collect();
-    assert_eq!((wrong.len(), mails.len()), (0, target.deliveries().len()), "{wrong:?}");
-    drop(ledger);
+    let wrong: Vec<_> = arrived.items().filter(|item| mails.get(&item.name) != Some(&1)).collect();
+    assert_eq!((wrong.len(), mails.len()), (0, arrived.len()), "{wrong:?}");
+    drop((ledger, arrived));
     program.end();
     assert_eq!(containers.all(), [""; 0], "no container is left");
 }
@@ -84,9 +84,9 @@ async fn the_story_loses_nothing_however_often_containers_and_the_server_are_kil
 async fn a_component_of_elastic_io_loses_nothing_in_the_same_storm() {
     let numbers = setting("FLOWLINE_NUMBERS", 200);
     let storm = Storm::new(0);
-    let target = Target::on(&own_address(), 0);
-    let network = Containers::network();
-    let installation = Installation::new(&format!("network: {network}\n"), &[]).with_secret("sample", "sample");
+    let network = Network::new();
+    let target = Target::on(&network.address, 0);
+    let installation = Installation::new(&format!("network: {}\n", network.name), &[]).with_secret("sample", "sample");
     add_sample(&installation);
     installation.write("numbers.yaml", &sample(&target, numbers));
     for number in 1..=numbers {
@@ -94,7 +94,7 @@ async fn a_component_of_elastic_io_loses_nothing_in_the_same_storm() {
         (0..10).for_each(|index| storm.ledger().promise(Item::new("many", format!("{number}/{index}"))));
     }
     let mut program = installation.up().await;
-    let containers = Containers::of(&installation, &network);
+    let containers = Containers::of(&installation);
     let mut random = StdRng::seed_from_u64(storm.seed);
     let (lives, kills) = (setting("FLOWLINE_KILLS", 10), setting("FLOWLINE_CONTAINER_KILLS", 30));
     for _ in 1..=lives {
@@ -104,18 +104,20 @@ async fn a_component_of_elastic_io_loses_nothing_in_the_same_storm() {
     }
     eventually("every number arrives", async || storm.missing(&target, &BTreeSet::new()) == 0).await;
     eventually("the queues are empty", async || waiting(&installation).await == 0).await;
-    println!("seed {}: {} arrived, {} repeated", storm.seed, target.deliveries().len(), target.deliveries().repeats());
     assert_eq!(installation.dead_letters("numbers").await, [json!(null); 0]);
+    let arrived = target.deliveries();
+    println!("seed {}: {} arrived, {} repeated with the same key", storm.seed, arrived.len(), arrived.repeats());
     // Among them: no message came under two ids, no id with two messages.
-    assert_eq!(storm.ledger().violations(&target.deliveries(), &[]), [""; 0]);
+    assert_eq!(storm.ledger().violations(&arrived, &[]), [""; 0]);
+    drop(arrived);
     program.end();
     assert_eq!(containers.all(), [""; 0], "no container is left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_component_of_elastic_io_replies_fails_and_is_scaled() {
-    let network = Containers::network();
-    let installation = Installation::new(&format!("network: {network}\n"), &[]).with_secret("sample", "sample");
+    let network = Network::new();
+    let installation = Installation::new(&format!("network: {}\n", network.name), &[]).with_secret("sample", "sample");
     add_sample(&installation);
     let credential = "credential: { token: '{{ $secret.sample }}' }";
     installation.write(
@@ -123,7 +125,7 @@ async fn a_component_of_elastic_io_replies_fails_and_is_scaled() {
         &format!(
             "name: ask
 steps:
-  question: {{ use: webhook.receive, with: {{ reply: {{ timeout: 60s }} }} }}
+  question: {{ use: webhook.receive, with: {{ wait_for_reply: 60s }} }}
   answer: {{ use: sample-node.reply, after: question, with: {{ fields: {{ status: '201' }}, {credential} }} }}
 "
         ),
@@ -149,7 +151,7 @@ steps:
         ),
     );
     let program = installation.up().await;
-    let containers = Containers::of(&installation, &network);
+    let containers = Containers::of(&installation);
     let client = client::new();
 
     let asked = client.post(installation.url("/hook/ask")).json(&json!({ "question": 6 })).send().await.expect("an answer");
@@ -248,8 +250,8 @@ impl Storm {
 }
 
 /// The story of the examples in containers, with a target that keeps account.
-fn story(target: &Target, mailbox: &Mailbox) -> String {
-    let (cms, host, port) = (target.url("/deliver/cms"), own_address(), mailbox.smtp_port);
+fn story(target: &Target, network: &Network, mailbox: &Mailbox) -> String {
+    let (cms, host, port) = (target.url("/deliver/cms"), &network.address, mailbox.smtp_port);
     format!(
         "name: story
 runtime: docker
@@ -264,11 +266,13 @@ steps:
   cms:
     use: http.request
     after: customer
+    prefetch: 4
     container: {{ memory: 64MiB }}
     with: {{ method: POST, url: '{cms}', body: '{{{{ $ }}}}' }}
   notify:
     use: email.send
     after: cms
+    prefetch: 16
     container: {{ memory: 64MiB }}
     with:
       from: flowline@example.com
@@ -335,10 +339,10 @@ struct Mailbox {
 }
 
 impl Mailbox {
-    fn start(keep: u64) -> Self {
+    fn start(network: &Network, keep: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (page_port, smtp_port) = (free_port(), free_port());
-        let (page, smtp) = (format!("127.0.0.1:{page_port}"), format!("{}:{smtp_port}", own_address()));
+        let (page, smtp) = (format!("127.0.0.1:{page_port}"), format!("{}:{smtp_port}", network.address));
         // Those whose senders never got an answer come as well.
         let keep = (keep * 2).to_string();
         let arguments = ["--listen", &page, "--smtp", &smtp, "--keep", &keep];

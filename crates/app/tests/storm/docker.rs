@@ -11,29 +11,52 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The address of this machine that containers reach.
-pub(crate) fn own_address() -> String {
-    let format = "{{range .IPAM.Config}}{{.Gateway}}{{end}}";
-    docker(&["network", "inspect", "bridge", "--format", format])
+/// The network of one test. It is removed when it is dropped, and the containers on it with it.
+pub(crate) struct Network {
+    pub(crate) name: String,
+    /// The address of this machine on it.
+    pub(crate) address: String,
 }
 
-/// The containers of one installation. When it is dropped those that are left are removed, and
-/// the network.
+impl Network {
+    pub(crate) fn new() -> Self {
+        let name = format!("flowline-test-{:08x}", rand::random::<u32>());
+        docker(&["network", "create", &name]);
+        let format = "{{range .IPAM.Config}}{{.Gateway}}{{end}}";
+        let address = docker(&["network", "inspect", &name, "--format", format]);
+        Self { name, address }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let network = format!("network={}", self.name);
+        for name in list(&["ps", "--all", "--filter", &network]) {
+            quietly(&["rm", "--force", "--volumes", &name]);
+        }
+        quietly(&["network", "rm", &self.name]);
+    }
+}
+
+fn quietly(arguments: &[&str]) {
+    drop(Command::new("docker").args(arguments).output());
+}
+
+/// The names of containers.
+fn list(arguments: &[&str]) -> Vec<String> {
+    docker(&[arguments, ["--format", "{{.Names}}"].as_slice()].concat()).lines().map(str::to_owned).collect()
+}
+
+/// The containers of one installation.
 pub(crate) struct Containers {
     label: String,
-    network: String,
 }
 
 impl Containers {
-    /// A name for the network of an installation.
-    pub(crate) fn network() -> String {
-        format!("flowline-test-{:08x}", rand::random::<u32>())
-    }
-
     /// Those of an installation whose server has been started.
-    pub(crate) fn of(installation: &Installation, network: &str) -> Self {
+    pub(crate) fn of(installation: &Installation) -> Self {
         let server = std::fs::read_to_string(installation.data().join("server")).expect("the id of the server");
-        Self { label: format!("label=io.flowline.server={}", server.trim()), network: network.to_owned() }
+        Self { label: format!("label=io.flowline.server={}", server.trim()) }
     }
 
     /// The names of those that run.
@@ -52,23 +75,12 @@ impl Containers {
     }
 
     fn list(&self, arguments: &[&str]) -> Vec<String> {
-        let more = ["--filter", self.label.as_str(), "--format", "{{.Names}}"];
-        docker(&[arguments, more.as_slice()].concat()).lines().map(str::to_owned).collect()
+        list(&[arguments, ["--filter", self.label.as_str()].as_slice()].concat())
     }
 
     /// Kills one; false if it has ended already.
     pub(crate) fn kill(name: &str) -> bool {
         let killed = Command::new("docker").args(["kill", "-s", "KILL", name]).output();
         killed.is_ok_and(|output| output.status.success())
-    }
-}
-
-impl Drop for Containers {
-    fn drop(&mut self) {
-        let quietly = |arguments: &[&str]| drop(Command::new("docker").args(arguments).output());
-        for name in self.all() {
-            quietly(&["rm", "--force", "--volumes", &name]);
-        }
-        quietly(&["network", "rm", &self.network]);
     }
 }
