@@ -145,7 +145,9 @@ impl Link {
                     self.protocol.sent(length);
                 }
             },
-            Some(dispatch) = self.inbox.recv(), if pending < BACKLOG => self.deliver(dispatch),
+            Some(dispatch) = self.inbox.recv(), if pending < BACKLOG && self.protocol.is_running() => {
+                self.deliver_all(dispatch);
+            }
             () = leave.cancelled(), if !saying_goodbye => self.goodbye("this worker is not wanted any more"),
             () = stop.cancelled(), if !saying_goodbye => self.goodbye("the gateway ends"),
             () = tokio::time::sleep_until(deadline) => return self.time_is_up(),
@@ -209,7 +211,16 @@ impl Link {
 
     fn goodbye(&mut self, reason: &str) {
         self.protocol.end(reason);
+        self.leave_seats();
         self.goodbye_at = Some(Instant::now());
+    }
+
+    /// Takes no more messages.
+    fn leave_seats(&mut self) {
+        let seats = std::mem::take(&mut self.seats);
+        if let Some(guest) = &self.guest {
+            seats.into_values().for_each(|seat| guest.step.unseat(seat));
+        }
     }
 
     async fn handle(&mut self, event: Event) {
@@ -237,6 +248,7 @@ impl Link {
                 let worker = self.guest.as_ref().map(|guest| guest.name.as_str());
                 tracing::warn!(worker, code, "refused: {text}");
                 if self.protocol.is_closing() {
+                    self.leave_seats();
                     self.goodbye_at.get_or_insert_with(Instant::now);
                 }
             }
@@ -272,6 +284,15 @@ impl Link {
             if *id == channel {
                 guest.step.set_credit(*seat, credit);
             }
+        }
+    }
+
+    /// Delivers what is there, to be sent at once.
+    fn deliver_all(&mut self, first: Dispatch) {
+        let mut next = Some(first);
+        while let Some(dispatch) = next {
+            self.deliver(dispatch);
+            next = (self.protocol.out().len() < BACKLOG).then(|| self.inbox.try_recv().ok()).flatten();
         }
     }
 
@@ -331,10 +352,8 @@ impl Link {
     /// Gives everything back.
     fn end(mut self) {
         let held = self.protocol.take_unsettled();
+        self.leave_seats();
         let Some(guest) = self.guest.take() else { return };
-        for seat in self.seats.into_values() {
-            guest.step.unseat(seat);
-        }
         self.inbox.close();
         while let Ok(dispatch) = self.inbox.try_recv() {
             guest.step.take_back(dispatch);

@@ -173,9 +173,9 @@ async fn the_spool_of_a_lost_worker_is_thrown_away() {
     spools_are_gone(&rig).await;
 }
 
-/// Trap 7: what there is no room for is refused, not lost; it is taken as soon as there is.
+/// What there is no room for is refused, not lost; it is taken as soon as there is.
 #[tokio::test]
-async fn a_full_spool_holds_back() {
+async fn trap_7_a_full_spool_holds_back_and_loses_nothing() {
     let rig = Rig::with(RemoteStep { prefetch: 2, ..polling() }, |settings| {
         small(settings);
         settings.limits.spool = Size(600);
