@@ -10,7 +10,7 @@ mod fields;
 mod operations;
 
 use flowline_model::OperationSpec;
-use flowline_sdk::{Image, Operation, Run};
+use flowline_sdk::{Image, Operation};
 use serde_json::{Map, Value};
 
 pub use fields::CredentialField;
@@ -170,9 +170,9 @@ impl Descriptor {
 
     /// Its operations, to be run in an image. `function` of the image is set for each.
     pub fn operations(&self, image: &Image) -> Vec<Operation> {
-        let operation = |entry: Entry<'_>| Operation {
-            spec: operations::spec(self, &entry).into(),
-            run: Run::Image(Image { function: entry.key.to_owned(), ..image.clone() }.into()),
+        let operation = |entry: Entry<'_>| {
+            let image = Image { function: entry.key.to_owned(), ..image.clone() };
+            Operation::image(operations::spec(self, &entry), image)
         };
         self.entries().map(operation).collect()
     }

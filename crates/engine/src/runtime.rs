@@ -10,6 +10,7 @@ pub(crate) mod docker;
 mod hand;
 mod lines;
 mod open;
+mod record;
 pub(crate) mod process;
 mod scale;
 mod tend;

@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 
 use crate::{Latest, page};
 
-/// The most mails that are kept.
-const KEPT: usize = 500;
 /// The most of a mail's text that is kept, in characters.
 const KEPT_TEXT: usize = 10_000;
 
@@ -17,13 +15,12 @@ pub struct Mailbox {
     mails: Latest<Value>,
 }
 
-impl Default for Mailbox {
-    fn default() -> Self {
-        Self { mails: Latest::new(KEPT) }
-    }
-}
-
 impl Mailbox {
+    /// A mailbox that keeps so many mails, the latest.
+    pub fn new(keep: usize) -> Self {
+        Self { mails: Latest::new(keep) }
+    }
+
     /// Its page and its API.
     pub fn routes(self) -> Router {
         Router::new().route("/", get(home)).route("/api/mails", get(mails)).with_state(self)

@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod deliveries;
+pub(crate) mod docker;
 pub(crate) mod ledger;
 pub(crate) mod program;
 pub(crate) mod target;

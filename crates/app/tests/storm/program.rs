@@ -30,16 +30,41 @@ impl Installation {
         for (name, text) in flows {
             fs::write(folder.path().join("flows").join(name), text).expect("a flow file");
         }
-        let checked = Command::new(binary("flowline")).arg("check").arg(folder.path().join("flows")).output();
-        let checked = checked.expect("flowline starts");
-        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        if !flows.is_empty() {
+            let checked = Command::new(binary("flowline")).arg("check").arg(folder.path().join("flows")).output();
+            let checked = checked.expect("flowline starts");
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        }
         Self { folder, port: free_port(), secrets: Vec::new() }
+    }
+
+    /// Writes another version of a flow.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join("flows").join(name), text).expect("a flow file");
     }
 
     /// With a secret that flows may read.
     pub(crate) fn with_secret(mut self, name: &str, value: &str) -> Self {
         self.secrets.push((format!("FLOWLINE_SECRET_{}", name.to_ascii_uppercase()), value.to_owned()));
         self
+    }
+
+    /// The folder of everything durable.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Runs a command of `flowline` on its data folder that has to succeed; what it wrote.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        let output = Command::new(binary("flowline"))
+            .args(arguments)
+            .arg("--data")
+            .arg(self.data())
+            .envs(self.secrets.iter().cloned())
+            .output()
+            .expect("flowline starts");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Where its server answers.
@@ -138,6 +163,13 @@ impl Program {
     /// Whether it has not ended.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn end(mut self) {
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
+        assert!(asked.is_ok_and(|status| status.success()), "the process can be asked to end");
+        self.child.wait().expect("the process ends");
     }
 
     /// Ends it as `kill -9` does, without a chance to tidy up.

@@ -37,6 +37,7 @@ pub(crate) enum Health {
 
 /// The application at the other end.
 pub(crate) struct Target {
+    host: String,
     port: u16,
     world: Arc<World>,
     runtime: Option<Runtime>,
@@ -67,6 +68,11 @@ impl Source {
 impl Target {
     /// Starts a target that has `items` to poll in the end.
     pub(crate) fn start(items: u64) -> Self {
+        Self::on("127.0.0.1", items)
+    }
+
+    /// Starts one that listens on another address of this machine.
+    pub(crate) fn on(host: &str, items: u64) -> Self {
         let source = Source { begin: Instant::now(), every: Duration::from_millis(5), items };
         let world = World {
             deliveries: Mutex::default(),
@@ -74,14 +80,14 @@ impl Target {
             attempts: AtomicUsize::new(0),
             source,
         };
-        let mut target = Self { port: free_port(), world: Arc::new(world), runtime: None };
+        let mut target = Self { host: host.to_owned(), port: free_port(), world: Arc::new(world), runtime: None };
         target.listen();
         target
     }
 
     /// An address at the target.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("http://{}:{}{path}", self.host, self.port)
     }
 
     /// Makes it well or ill from the next request on.
@@ -104,9 +110,9 @@ impl Target {
             .route("/deliver/{route}", post(deliver))
             .route("/items", get(items))
             .with_state(Arc::clone(&self.world));
-        let port = self.port;
+        let address = (self.host.clone(), self.port);
         runtime.spawn(async move {
-            let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the target's port is free");
+            let listener = TcpListener::bind(address).await.expect("the target's port is free");
             axum::serve(listener, router).await
         });
         self.runtime = Some(runtime);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use flowline_model::QueueName;
 use tokio::time::Instant;
+use tracing::Level;
 
+use super::record::Record;
 use crate::Secrets;
 
 /// The longest line, in bytes; the rest of it is left out.
@@ -32,10 +34,23 @@ impl LogTarget {
 
     /// Writes a line.
     pub(crate) fn write(&self, line: &str) {
-        let printable: String = line.chars().filter(|char| !char.is_control() || *char == '\t').collect();
+        let Record { level, text } = Record::of(line);
+        let printable: String = text.chars().filter(|char| !char.is_control() || *char == '\t').collect();
         let line = self.secrets.scrub(printable);
         let Self { queue, worker, .. } = self;
-        tracing::info!(target: "flowline::step", flow = %queue.flow, step = %queue.step, worker, "{line}");
+        // A level is part of where a line comes from: each has a place of its own.
+        macro_rules! say {
+            ($level:ident) => {
+                tracing::event!(target: "flowline::step", Level::$level, flow = %queue.flow, step = %queue.step, worker, "{line}")
+            };
+        }
+        match level {
+            Level::ERROR => say!(ERROR),
+            Level::WARN => say!(WARN),
+            Level::INFO => say!(INFO),
+            Level::DEBUG => say!(DEBUG),
+            _ => say!(TRACE),
+        }
     }
 }
 

@@ -15,6 +15,9 @@ struct Options {
     /// Where it takes mail; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:2525")]
     smtp: SocketAddr,
+    /// How many mails are kept, the latest.
+    #[arg(long, default_value = "500")]
+    keep: usize,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -22,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let (page, mail) = (TcpListener::bind(options.listen).await?, TcpListener::bind(options.smtp).await?);
     println!("story-mailbox: http://{} smtp://{}", page.local_addr()?, mail.local_addr()?);
-    let mailbox = Mailbox::default();
+    let mailbox = Mailbox::new(options.keep);
     let pages = mailbox.clone().routes();
     tokio::select! {
         ended = axum::serve(page, pages).into_future() => ended?,
