@@ -73,6 +73,8 @@ struct Link {
     began: Instant,
     read_at: Instant,
     wrote_at: Instant,
+    /// Since when what is to be sent has not moved.
+    stuck_since: Instant,
     goodbye_at: Option<Instant>,
 }
 
@@ -104,6 +106,7 @@ impl Link {
             began: now,
             read_at: now,
             wrote_at: now,
+            stuck_since: now,
             goodbye_at: None,
         }
     }
@@ -131,6 +134,19 @@ impl Link {
         let (leave, stop) = (self.leave.clone(), self.stop.clone());
         let saying_goodbye = self.goodbye_at.is_some();
         tokio::select! {
+            // The clock comes last: after a pause of the whole machine nobody is silent who said
+            // something meanwhile.
+            biased;
+            () = leave.cancelled(), if !saying_goodbye => self.goodbye("this worker is not wanted any more"),
+            () = stop.cancelled(), if !saying_goodbye => self.goodbye("the gateway ends"),
+            written = self.write.write(self.protocol.out()), if pending > 0 => match written {
+                Ok(0) | Err(_) => return false,
+                Ok(length) => {
+                    self.wrote_at = Instant::now();
+                    self.stuck_since = self.wrote_at;
+                    self.protocol.sent(length);
+                }
+            },
             read = self.read.read(buffer), if pending < BACKLOG && !self.protocol.is_done() => match read {
                 Ok(0) | Err(_) => return false,
                 Ok(length) => {
@@ -138,22 +154,13 @@ impl Link {
                     self.protocol.receive(&buffer[..length]);
                 }
             },
-            written = self.write.write(self.protocol.out()), if pending > 0 => match written {
-                Ok(0) | Err(_) => return false,
-                Ok(length) => {
-                    self.wrote_at = Instant::now();
-                    self.protocol.sent(length);
-                }
-            },
             Some(dispatch) = self.inbox.recv(), if pending < BACKLOG && self.protocol.is_running() => {
                 self.deliver_all(dispatch);
             }
-            () = leave.cancelled(), if !saying_goodbye => self.goodbye("this worker is not wanted any more"),
-            () = stop.cancelled(), if !saying_goodbye => self.goodbye("the gateway ends"),
             () = tokio::time::sleep_until(deadline) => return self.time_is_up(),
         }
         if pending == 0 {
-            self.wrote_at = Instant::now();
+            self.stuck_since = Instant::now();
         }
         true
     }
@@ -168,12 +175,14 @@ impl Link {
             return self.began + limits.handshake;
         }
         let mut deadline = Instant::now() + limits.stalled;
-        if pending > 0 {
-            deadline = deadline.min(self.wrote_at + limits.stalled);
-        }
         let beat = self.beat();
+        if pending > 0 {
+            deadline = deadline.min(self.stuck_since + limits.stalled);
+        } else if !beat.is_zero() {
+            deadline = deadline.min(self.wrote_at + beat / 2);
+        }
         if !beat.is_zero() {
-            deadline = deadline.min(self.wrote_at + beat / 2).min(self.read_at + beat * 3);
+            deadline = deadline.min(self.read_at + beat * 3);
         }
         deadline.max(Instant::now() + Duration::from_millis(1))
     }
@@ -190,7 +199,7 @@ impl Link {
             return false;
         }
         let beat = self.beat();
-        if !self.protocol.out().is_empty() && now >= self.wrote_at + limits.stalled {
+        if !self.protocol.out().is_empty() && now >= self.stuck_since + limits.stalled {
             self.note("a worker that reads nothing was disconnected");
             return false;
         }
