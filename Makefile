@@ -29,8 +29,7 @@ check: ## Format, lints, licences: what is quick
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-bench: ## Measure, next to a floor without an engine
-	@.ci/setup bench
+bench: setup ## Measure, next to a floor without an engine
 	$(CARGO) build --release -p flowline-app -p flowline-bench
 	$(CARGO) run --release -p flowline-bench -- all
 

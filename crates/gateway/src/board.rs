@@ -43,7 +43,7 @@ pub(crate) enum Ended {
 /// One run of a message, from when it waits for a worker until it ends.
 pub(crate) struct Job {
     pub(crate) id: MessageId,
-    pub(crate) place: Place,
+    pub(crate) place: Arc<Place>,
     pub(crate) gathered: Gathering,
     /// Told when the worker reports an error.
     failed: Arc<Notify>,
@@ -84,7 +84,7 @@ struct Seat {
 
 /// What became of a search for the delivery that something belongs to.
 pub(crate) enum Found {
-    Job(Box<Place>, Gathering),
+    Job(Arc<Place>, Gathering),
     /// It ended, or nobody waits for it any more.
     Ended,
     Unknown,
@@ -101,6 +101,7 @@ pub(crate) struct Board {
     ended: HashSet<MessageId>,
     ended_order: VecDeque<MessageId>,
     next: u64,
+    room: usize,
 }
 
 impl Board {
@@ -116,6 +117,7 @@ impl Board {
             ended: HashSet::new(),
             ended_order: VecDeque::new(),
             next: 0,
+            room: 0,
         }
     }
 
@@ -142,6 +144,7 @@ impl Board {
         let failed = gathered.failed();
         let gathered = Arc::new(Mutex::new(Some(gathered)));
         let clone = Arc::clone(&gathered);
+        let place = Arc::new(place);
         self.jobs.insert(number, Job { id, place, gathered, failed, done: Some(done), held: None });
         (number, id, clone)
     }
@@ -196,6 +199,7 @@ impl Board {
     pub(crate) fn expel(&mut self, worker: &str) -> Vec<Job> {
         self.workers.remove(worker);
         self.seats.retain(|_, seat| seat.consumer.worker != worker);
+        self.room = self.count_room();
         let held = |job: &Job| job.held.as_ref().is_some_and(|held| held.worker == worker);
         let numbers: Vec<u64> = self.jobs.iter().filter(|(_, job)| held(job)).map(|(number, _)| *number).collect();
         numbers.into_iter().filter_map(|number| self.finish(number)).collect()
@@ -205,6 +209,7 @@ impl Board {
     pub(crate) fn seat(&mut self, consumer: Consumer) -> u64 {
         let number = self.number();
         self.seats.insert(number, Seat { consumer, held: 0 });
+        self.room = self.count_room();
         self.dispatch();
         number
     }
@@ -213,12 +218,14 @@ impl Board {
         if let Some(seat) = self.seats.get_mut(&seat) {
             seat.consumer.credit = credit;
         }
+        self.room = self.count_room();
         self.dispatch();
     }
 
     /// A consumer ends; what it holds it still holds.
     pub(crate) fn unseat(&mut self, seat: u64) {
         self.seats.remove(&seat);
+        self.room = self.count_room();
     }
 
     /// Hands out what waits, to whoever has the least to do.
@@ -352,11 +359,15 @@ impl Board {
         if job.done.is_none() {
             return Found::Ended;
         }
-        Found::Job(Box::new(job.place.clone()), Arc::clone(&job.gathered))
+        Found::Job(Arc::clone(&job.place), Arc::clone(&job.gathered))
     }
 
     /// How many messages all workers that are there take at the same time.
     pub(crate) fn room(&self) -> usize {
+        self.room
+    }
+
+    fn count_room(&self) -> usize {
         let mut credit: HashMap<&str, u32> = HashMap::new();
         for seat in self.seats.values() {
             let sum = credit.entry(&seat.consumer.worker).or_default();
@@ -386,8 +397,6 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use flowline_model::Timestamp;
     use flowline_sdk::testing::TestHost;
 
@@ -409,8 +418,7 @@ mod tests {
     }
 
     fn content() -> Content {
-        let body = Arc::from(Vec::new());
-        Content { key: String::new(), redelivered: false, properties: Default::default(), body }
+        Content { key: String::new(), redelivered: false, properties: Default::default(), body: Default::default() }
     }
 
     fn begin(board: &mut Board, place: &Place) -> (u64, MessageId, oneshot::Receiver<Ended>) {

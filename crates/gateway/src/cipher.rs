@@ -1,7 +1,10 @@
 //! How messages are hidden on the wire: AES-256-CBC as the step contract says, with one key for
 //! each step. It hides from whoever listens; it proves nothing.
 
-use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit, block_padding::Pkcs7};
+use aes::{
+    Aes256Dec, Aes256Enc,
+    cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit, block_padding::Pkcs7},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
 
@@ -14,7 +17,9 @@ pub(crate) struct Undecipherable;
 pub(crate) struct Cipher {
     password: String,
     iv: String,
-    key: [u8; 32],
+    /// The key, worked out once for all messages.
+    encryption: Aes256Enc,
+    decryption: Aes256Dec,
 }
 
 impl Cipher {
@@ -25,8 +30,9 @@ impl Cipher {
 
     /// The key of a password; `iv` is sixteen bytes long.
     fn new(password: String, iv: String) -> Self {
-        let key = Sha256::digest(password.as_bytes()).into();
-        Self { password, iv, key }
+        let key: [u8; 32] = Sha256::digest(password.as_bytes()).into();
+        let (encryption, decryption) = (Aes256Enc::new(&key.into()), Aes256Dec::new(&key.into()));
+        Self { password, iv, encryption, decryption }
     }
 
     /// What the worker is told.
@@ -43,11 +49,11 @@ impl Cipher {
     }
 
     pub(crate) fn encrypt(&self, plain: &[u8]) -> Vec<u8> {
-        cbc::Encryptor::<aes::Aes256>::new(&self.key.into(), &self.initial().into()).encrypt_padded_vec::<Pkcs7>(plain)
+        cbc::Encryptor::inner_iv_init(&self.encryption, &self.initial().into()).encrypt_padded_vec::<Pkcs7>(plain)
     }
 
     pub(crate) fn decrypt(&self, hidden: &[u8]) -> Result<Vec<u8>, Undecipherable> {
-        cbc::Decryptor::<aes::Aes256>::new(&self.key.into(), &self.initial().into())
+        cbc::Decryptor::inner_iv_init(&self.decryption, &self.initial().into())
             .decrypt_padded_vec::<Pkcs7>(hidden)
             .map_err(|_| Undecipherable)
     }

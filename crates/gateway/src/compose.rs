@@ -1,12 +1,13 @@
 //! From our message to what a worker is sent: AMQP headers and an encrypted body.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use amq_protocol::protocol::BasicProperties;
 use bytes::Bytes;
-use flowline_model::{Attachment, Fault, Message, MessageId};
+use flowline_model::{Attachment, ExecutionId, Fault, FlowName, Message, MessageId, StepId};
 use flowline_sdk::{Contract, Place};
 use futures::stream;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -24,25 +25,76 @@ pub(crate) const OBJECT_ID: &str = "x-ipaas-object-storage-id";
 /// Free tracing headers, which travel through every step.
 const TRACE: &str = "x-eio-meta-";
 
+/// A message as components read it.
+#[derive(Serialize)]
+struct Inner<'a> {
+    id: MessageId,
+    body: Cow<'a, Value>,
+    headers: Cow<'a, BTreeMap<String, String>>,
+    attachments: Map<String, Value>,
+    metadata: Map<String, Value>,
+    passthrough: BTreeMap<&'a StepId, Earlier<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flowline: Option<Extension<'a>>,
+}
+
+/// What an earlier step produced.
+#[derive(Serialize)]
+struct Earlier<'a> {
+    body: &'a Value,
+    headers: Map<String, Value>,
+    attachments: Map<String, Value>,
+}
+
+/// What `flowline worker` is told besides.
+#[derive(Serialize)]
+struct Extension<'a> {
+    config: &'a Value,
+    operation: &'a str,
+    place: At<'a>,
+    message: &'a Message,
+    /// How long an attempt may take: the worker ends it itself, so that it need not be killed.
+    timeout_ms: u64,
+}
+
+/// Where a message is worked on.
+#[derive(Serialize)]
+struct At<'a> {
+    flow: &'a FlowName,
+    version: u32,
+    step: &'a StepId,
+    execution: ExecutionId,
+    message: MessageId,
+    attempt: u32,
+}
+
+impl<'a> From<&'a Place> for At<'a> {
+    fn from(place: &'a Place) -> Self {
+        let Place { flow, version, step, execution, message, attempt } = place;
+        Self { flow, version: *version, step, execution: *execution, message: *message, attempt: *attempt }
+    }
+}
+
 impl Step {
     /// What a worker is sent for a message, under this id.
     pub(crate) async fn compose(
         &self,
         id: MessageId,
         place: &Place,
-        config: Value,
+        mut config: Value,
         input: &Message,
     ) -> Result<Content, Fault> {
-        let mut inner = match self.spec.contract {
-            Contract::Component => self.for_component(config, input),
-            Contract::Worker => self.for_worker(place, config, input),
+        let inner = match self.spec.contract {
+            Contract::Component => self.for_component(&mut config, input),
+            Contract::Worker => self.for_worker(place, &config, input),
         };
         let mut plain = bytes(&inner)?;
         if plain.len() as u64 > self.shared.settings.limits.lightweight.0 && self.spec.contract == Contract::Component {
-            self.lighten(&mut inner).await?;
-            plain = bytes(&inner)?;
+            plain = self.lightened(&inner).await?;
         }
-        let body = self.cipher.encrypt_text(&plain);
+        let version = self.protocol();
+        let body =
+            if version < 2 { self.cipher.encrypt_text(&plain).into_bytes() } else { self.cipher.encrypt(&plain) };
         Ok(Content {
             key: self.names.key(&Purpose::Data),
             redelivered: place.attempt > 1,
@@ -50,12 +102,20 @@ impl Step {
                 .with_content_type(short("application/json"))
                 .with_content_encoding(short("utf8"))
                 .with_delivery_mode(2)
-                .with_headers(self.headers(id, place, input).into_table()),
-            body: Arc::from(body.into_bytes()),
+                .with_headers(self.headers(id, place, input, version).into_table()),
+            body: body.into(),
         })
     }
 
-    fn headers(&self, id: MessageId, place: &Place, input: &Message) -> Headers {
+    /// How bodies are written: our own worker reads them raw, old runtimes only as text.
+    fn protocol(&self) -> i64 {
+        match self.spec.contract {
+            Contract::Component => 1,
+            Contract::Worker => 2,
+        }
+    }
+
+    fn headers(&self, id: MessageId, place: &Place, input: &Message, version: i64) -> Headers {
         let mut headers = Headers::default();
         headers.text("messageId", id.to_string());
         headers.text("threadId", place.execution.to_string());
@@ -65,7 +125,7 @@ impl Step {
         headers.text("userId", OWNER);
         headers.text("stepId", place.step.as_str());
         headers.text("reply_to", self.names.reply(id));
-        headers.number("protocolVersion", 1);
+        headers.number("protocolVersion", version);
         if place.attempt > 1 {
             headers.number("reboundIteration", i64::from(place.attempt) - 1);
         }
@@ -75,44 +135,34 @@ impl Step {
         headers
     }
 
-    fn for_component(&self, config: Value, input: &Message) -> Value {
-        let mapped = if let Value::Object(mut config) = config { config.remove("body") } else { None };
-        let earlier = |(step, body): (&flowline_model::StepId, &Value)| {
-            (step.to_string(), json!({ "body": body, "headers": {}, "attachments": {} }))
-        };
-        json!({
-            "id": input.id,
+    fn for_component<'a>(&self, config: &mut Value, input: &'a Message) -> Inner<'a> {
+        let mapped = config.as_object_mut().and_then(|config| config.remove("body"));
+        let body = mapped.map_or(Cow::Borrowed(&input.body), Cow::Owned);
+        let earlier = |body| Earlier { body, headers: Map::new(), attachments: Map::new() };
+        Inner {
+            id: input.id,
             // Components expect an object, a tick has no body.
-            "body": mapped.or_else(|| Some(input.body.clone())).filter(|body| !body.is_null()).unwrap_or_else(|| json!({})),
-            "headers": input.headers,
-            "attachments": self.links(&input.attachments),
-            "metadata": {},
-            "passthrough": input.steps.iter().map(earlier).collect::<Map<_, _>>(),
-        })
+            body: if body.is_null() { Cow::Owned(Map::new().into()) } else { body },
+            headers: Cow::Borrowed(&input.headers),
+            attachments: self.links(&input.attachments),
+            metadata: Map::new(),
+            passthrough: input.steps.iter().map(|(step, body)| (step, earlier(body))).collect(),
+            flowline: None,
+        }
     }
 
-    fn for_worker(&self, place: &Place, config: Value, input: &Message) -> Value {
-        json!({
-            "id": input.id,
-            "body": {},
-            "headers": {},
-            "attachments": self.links(&input.attachments),
-            "metadata": {},
-            "passthrough": {},
-            "flowline": {
-                "config": config,
-                "operation": self.spec.function,
-                "place": {
-                    "flow": place.flow,
-                    "version": place.version,
-                    "step": place.step,
-                    "execution": place.execution,
-                    "message": place.message,
-                    "attempt": place.attempt,
-                },
-                "message": input,
-            },
-        })
+    fn for_worker<'a>(&'a self, place: &'a Place, config: &'a Value, input: &'a Message) -> Inner<'a> {
+        let (operation, place) = (self.spec.function.as_str(), place.into());
+        let timeout_ms = u64::try_from(self.spec.timeout.as_millis()).unwrap_or(u64::MAX);
+        Inner {
+            id: input.id,
+            body: Cow::Owned(Map::new().into()),
+            headers: Cow::Owned(BTreeMap::new()),
+            attachments: self.links(&input.attachments),
+            metadata: Map::new(),
+            passthrough: BTreeMap::new(),
+            flowline: Some(Extension { config, operation, place, message: input, timeout_ms }),
+        }
     }
 
     /// Attachments as a component sees them.
@@ -140,15 +190,16 @@ impl Step {
         format!("{}/objects/{name}?storage_type=maester", self.shared.addresses().api())
     }
 
-    /// Moves the body and those of earlier steps to the object store.
-    async fn lighten(&self, message: &mut Value) -> Result<(), Fault> {
-        self.store_body(message).await?;
+    /// The message with its body and those of earlier steps in the object store.
+    async fn lightened(&self, inner: &Inner<'_>) -> Result<Vec<u8>, Fault> {
+        let mut message = serde_json::to_value(inner).map_err(unwritable)?;
+        self.store_body(&mut message).await?;
         if let Some(Value::Object(earlier)) = message.get_mut("passthrough") {
             for step in earlier.values_mut() {
                 self.store_body(step).await?;
             }
         }
-        Ok(())
+        bytes(&message)
     }
 
     async fn store_body(&self, message: &mut Value) -> Result<(), Fault> {
@@ -167,6 +218,10 @@ impl Step {
     }
 }
 
-fn bytes(value: &Value) -> Result<Vec<u8>, Fault> {
-    serde_json::to_vec(value).map_err(|error| Fault::reject("message_unwritable", error.to_string()))
+fn bytes(value: &impl Serialize) -> Result<Vec<u8>, Fault> {
+    serde_json::to_vec(value).map_err(unwritable)
+}
+
+fn unwritable(error: serde_json::Error) -> Fault {
+    Fault::reject("message_unwritable", error.to_string())
 }

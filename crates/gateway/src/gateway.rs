@@ -16,8 +16,20 @@ use tokio::fs;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    amqp, gathered::Gauge, guests::Guests, http, kept::Kept, listening::{Addresses, Listeners, Listening}, marks::Marks, objects::Objects, open::Open, seal::Seal,
-    service_call::Results, settings::Settings, spool::Spools, step::Step,
+    amqp,
+    gathered::Gauge,
+    guests::Guests,
+    http,
+    kept::Kept,
+    listening::{Addresses, Listeners, Listening},
+    marks::Marks,
+    objects::Objects,
+    open::Open,
+    seal::Seal,
+    service_call::Results,
+    settings::Settings,
+    spool::Spools,
+    step::Step,
 };
 
 /// How often objects are looked through for those whose time is over.

@@ -52,17 +52,16 @@ impl Kept {
         Ok(true)
     }
 
-    /// Puts the entries of an object over those that are kept.
-    pub(crate) async fn merge(&self, step: &QueueName, key: &str, value: Value) -> io::Result<()> {
+    /// Puts something in the place of what is kept.
+    pub(crate) async fn change(
+        &self,
+        step: &QueueName,
+        key: &str,
+        change: impl FnOnce(Option<Value>) -> Value,
+    ) -> io::Result<()> {
         let _alone = self.changing.lock().await;
-        let merged = match (self.read(step, key).await?, value) {
-            (Some(Value::Object(mut kept)), Value::Object(new)) => {
-                kept.extend(new);
-                Value::Object(kept)
-            }
-            (_, value) => value,
-        };
-        self.write(step, key, &merged).await
+        let changed = change(self.read(step, key).await?);
+        self.write(step, key, &changed).await
     }
 
     async fn write(&self, step: &QueueName, key: &str, value: &Value) -> io::Result<()> {
@@ -99,18 +98,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_kept_is_merged_and_outlives_the_process() {
+    async fn what_is_kept_outlives_the_process() {
         let folder = tempfile::tempdir().unwrap();
         let step: QueueName = "orders/cms".parse().unwrap();
         let kept = Kept::open(folder.path().into()).await.unwrap();
         assert!(kept.create(&step, STARTUP, &json!({"hook": 1})).await.unwrap());
         assert!(!kept.create(&step, STARTUP, &json!({"hook": 2})).await.unwrap());
-        kept.merge(&step, CREDENTIAL, json!({"a": 1, "b": 1})).await.unwrap();
-        kept.merge(&step, CREDENTIAL, json!({"b": 2})).await.unwrap();
+        kept.change(&step, CREDENTIAL, |kept| json!([kept, 1])).await.unwrap();
+        kept.change(&step, CREDENTIAL, |kept| json!([kept, 2])).await.unwrap();
 
         let kept = Kept::open(folder.path().into()).await.unwrap();
         assert_eq!(kept.read(&step, STARTUP).await.unwrap(), Some(json!({"hook": 1})));
-        assert_eq!(kept.read(&step, CREDENTIAL).await.unwrap(), Some(json!({"a": 1, "b": 2})));
+        assert_eq!(kept.read(&step, CREDENTIAL).await.unwrap(), Some(json!([[null, 1], 2])));
         kept.remove(&step, STARTUP).await.unwrap();
         kept.remove(&step, STARTUP).await.unwrap();
         assert_eq!(kept.read(&step, STARTUP).await.unwrap(), None);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flowline_model::{Fault, FaultKind, Message};
-use flowline_sdk::{Context, Produced};
+use flowline_sdk::{Context, Contract, Produced};
 use serde_json::Value;
 
 use crate::{
@@ -53,7 +53,7 @@ impl Step {
             cx.reply(reply);
         }
         let before = if gathered.updates_snapshot() { cx.state(SNAPSHOT).await? } else { None };
-        let end = End { state: gathered.state(before), fault: failure.map(|failure| dead(&failure)) };
+        let end = End { state: gathered.state(before), fault: failure.map(|failure| self.after_emits(&failure)) };
         if gathered.spool.is_none() && end.fault.is_none() {
             apply(cx, end.state)?;
             let emits = std::mem::take(&mut gathered.emits).into_iter().map(Into::into).collect();
@@ -62,6 +62,17 @@ impl Step {
         let mark = self.seal(cx, &mut gathered, end).await?;
         self.shared.marks.insert(&self.spec.queue, cx.place().message, &mark.file);
         self.go_on(cx, mark).await
+    }
+
+    /// What becomes of a message that failed after it had emitted: a dead letter, because what was
+    /// emitted must not be emitted again. Our own worker says so only of a poll whose snapshot is
+    /// behind what it emitted: the next attempt goes on from there.
+    fn after_emits(&self, failure: &Failure) -> Fault {
+        match &failure.fault {
+            Some(fault) if self.spec.contract == Contract::Worker => fault.clone(),
+            Some(fault) => Fault { kind: FaultKind::Reject, outage: false, after: None, ..fault.clone() },
+            None => Fault::reject("component_error", &failure.text),
+        }
     }
 
     /// Makes a spool durable, however long the disk has no room: the work is done, and doing it
@@ -92,7 +103,7 @@ impl Step {
             return Err(SpoolError::Io(std::io::Error::other("there is no spool")));
         };
         if let Some(end) = end.take() {
-            spool.end(end)?;
+            spool.end(&end)?;
         }
         spool.seal().await
     }
@@ -152,12 +163,4 @@ fn refusal(verdict: Verdict, has_emits: bool) -> Option<Failure> {
 
 fn fault(failure: &Failure) -> Fault {
     failure.fault.clone().unwrap_or_else(|| Fault::retry("component_error", &failure.text))
-}
-
-/// The same as a dead letter: what was emitted must not be emitted again.
-fn dead(failure: &Failure) -> Fault {
-    match &failure.fault {
-        Some(fault) => Fault { kind: FaultKind::Reject, outage: false, after: None, ..fault.clone() },
-        None => Fault::reject("component_error", &failure.text),
-    }
 }

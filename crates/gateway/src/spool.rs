@@ -38,11 +38,19 @@ pub(crate) enum SpoolError {
 }
 
 /// A line of a spool.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
     Emit(Stored),
     End(End),
+}
+
+/// The same, to be written.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Written<'a> {
+    Emit(&'a Stored),
+    End(&'a End),
 }
 
 /// What a delivery came to besides its emits: the last line of a sealed spool.
@@ -105,12 +113,26 @@ impl Spools {
     /// Begins a spool.
     pub(crate) async fn begin(&self, queue: &QueueName, message: MessageId) -> Result<Spool, SpoolError> {
         let folder = self.folder(queue);
-        fs::create_dir_all(&folder).await?;
+        if !fs::try_exists(&folder).await? {
+            fs::create_dir_all(&folder).await?;
+            self.keep_folder(&folder).await?;
+        }
         let name = format!("{message}-{}.jsonl", Uuid::from_bytes(rand::random()).simple());
         let path = folder.join(&name);
         let file = File::options().read(true).write(true).create_new(true).open(&path).await?;
         let (limit, used) = (self.limit, Arc::clone(&self.used));
         Ok(Spool { name, path, file, buffer: Vec::new(), written: 0, limit, used, sealed: false })
+    }
+
+    /// Makes it durable that a folder is there.
+    async fn keep_folder(&self, folder: &Path) -> io::Result<()> {
+        for above in folder.ancestors().skip(1) {
+            File::open(above).await?.sync_all().await?;
+            if above == self.root {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads a chunk of a sealed spool: at most so many emits and about so many bytes.
@@ -213,19 +235,23 @@ impl Spool {
         if self.buffer.len() >= BUFFER {
             self.write().await?;
         }
-        self.append(&Line::Emit(emit.clone()))
+        self.append(&Written::Emit(emit))
     }
 
-    fn append(&mut self, line: &Line) -> Result<(), SpoolError> {
-        let mut text = serde_json::to_vec(line).map_err(io::Error::from)?;
-        text.push(b'\n');
-        let length = text.len() as u64;
+    fn append(&mut self, line: &Written<'_>) -> Result<(), SpoolError> {
+        let before = self.buffer.len();
+        if let Err(error) = serde_json::to_writer(&mut self.buffer, line) {
+            self.buffer.truncate(before);
+            return Err(io::Error::from(error).into());
+        }
+        self.buffer.push(b'\n');
+        let length = (self.buffer.len() - before) as u64;
         let used = self.used.fetch_add(length, Ordering::AcqRel);
-        if used + length > self.limit && matches!(line, Line::Emit(_)) {
+        if used + length > self.limit && matches!(line, Written::Emit(_)) {
             self.used.fetch_sub(length, Ordering::AcqRel);
+            self.buffer.truncate(before);
             return Err(SpoolError::Full(self.limit));
         }
-        self.buffer.append(&mut text);
         Ok(())
     }
 
@@ -246,8 +272,8 @@ impl Spool {
     }
 
     /// Adds the end.
-    pub(crate) fn end(&mut self, end: End) -> Result<(), SpoolError> {
-        self.append(&Line::End(end))
+    pub(crate) fn end(&mut self, end: &End) -> Result<(), SpoolError> {
+        self.append(&Written::End(end))
     }
 
     /// Makes everything durable; may be tried again. Then the spool is there until it is removed.
@@ -316,7 +342,7 @@ mod tests {
         let spools = Spools::open(folder.path().into(), 1 << 30).await.unwrap();
         let mut spool = filled(&spools, 10_000).await;
         let end = End { state: vec![("snapshot".into(), Some(7.into()))], fault: None };
-        spool.end(end.clone()).unwrap();
+        spool.end(&end).unwrap();
         let mut mark = spool.seal().await.unwrap();
         drop((spool, spools));
 
@@ -346,7 +372,7 @@ mod tests {
         for _ in 0..10 {
             spool.add(&Stored::from(Emit::new("x".repeat(1000)))).await.unwrap();
         }
-        spool.end(End::default()).unwrap();
+        spool.end(&End::default()).unwrap();
         let mark = spool.seal().await.unwrap();
         assert_eq!(spools.read(&queue(), &mark, 1000, 2500).await.unwrap().emits.len(), 3);
     }
@@ -369,7 +395,7 @@ mod tests {
         let mut spool = filled(&spools, 1).await;
         let large = Stored::from(Emit::new("x".repeat(100)));
         assert!(matches!(spool.add(&large).await, Err(SpoolError::Full(100))));
-        spool.end(End::default()).unwrap();
+        spool.end(&End::default()).unwrap();
         let mark = spool.seal().await.unwrap();
         let chunk = spools.read(&queue(), &mark, 10, 1000).await.unwrap();
         assert_eq!((chunk.emits.len(), chunk.end), (1, Some(End::default())));

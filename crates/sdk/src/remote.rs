@@ -23,6 +23,9 @@ pub trait Remote: Send + Sync + 'static {
     ///
     /// While the result says `more` it is called again with the same message and brings the next
     /// part: each part is durable before the next is asked for.
+    ///
+    /// If it ends in a fault, what was remembered does not count. What was forgotten does: it
+    /// was about this message only.
     async fn run(&self, cx: &Context, config: Value, input: Message) -> Result<Produced, Fault>;
 }
 

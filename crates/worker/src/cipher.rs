@@ -1,25 +1,32 @@
 //! How bodies are written on the wire: AES-256 in CBC mode under a key that Flowline made for
 //! this step, as the step contract says. It hides bodies from readers in passing, nothing more.
 
-use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit, block_padding::Pkcs7};
+use aes::{
+    Aes256Dec, Aes256Enc,
+    cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit, block_padding::Pkcs7},
+};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use sha2::{Digest, Sha256};
 
 /// Writes and reads bodies.
 pub(crate) struct Cipher {
-    key: [u8; 32],
+    /// The key, worked out once for all messages.
+    encryption: Aes256Enc,
+    decryption: Aes256Dec,
     start: [u8; 16],
 }
 
 impl Cipher {
     /// A cipher; none if the start vector does not have its 16 bytes.
     pub(crate) fn new(password: &str, start: &[u8]) -> Option<Self> {
-        Some(Self { key: Sha256::digest(password).into(), start: start.try_into().ok()? })
+        let key: [u8; 32] = Sha256::digest(password).into();
+        let (encryption, decryption) = (Aes256Enc::new(&key.into()), Aes256Dec::new(&key.into()));
+        Some(Self { encryption, decryption, start: start.try_into().ok()? })
     }
 
     /// Encrypts to bytes.
     pub(crate) fn seal(&self, text: &[u8]) -> Vec<u8> {
-        cbc::Encryptor::<aes::Aes256>::new(&self.key.into(), &self.start.into()).encrypt_padded_vec::<Pkcs7>(text)
+        cbc::Encryptor::inner_iv_init(&self.encryption, &self.start.into()).encrypt_padded_vec::<Pkcs7>(text)
     }
 
     /// Encrypts to base64 text.
@@ -29,7 +36,7 @@ impl Cipher {
 
     /// Decrypts bytes; none if they were not encrypted with this key.
     pub(crate) fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
-        let cipher = cbc::Decryptor::<aes::Aes256>::new(&self.key.into(), &self.start.into());
+        let cipher = cbc::Decryptor::inner_iv_init(&self.decryption, &self.start.into());
         cipher.decrypt_padded_vec::<Pkcs7>(sealed).ok()
     }
 

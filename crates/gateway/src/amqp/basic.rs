@@ -165,7 +165,7 @@ impl Connection {
         };
         self.write(&AMQPFrame::Header(id, header));
         for part in content.body.chunks(self.limits.frame as usize - FRAME_OVERHEAD) {
-            self.write(&AMQPFrame::Body(id, part.to_vec()));
+            self.write_body(id, part);
         }
     }
 

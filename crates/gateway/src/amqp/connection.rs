@@ -163,6 +163,10 @@ impl Connection {
         frames::write(frame, &mut self.out);
     }
 
+    pub(super) fn write_body(&mut self, channel: u16, part: &[u8]) {
+        frames::write_body(channel, part, &mut self.out);
+    }
+
     pub(super) fn send(&mut self, channel: u16, method: AMQPClass) {
         self.write(&AMQPFrame::Method(channel, method));
     }

@@ -1,8 +1,7 @@
 //! What travels: content that is delivered, content that is published.
 
-use std::sync::Arc;
-
 use amq_protocol::protocol::BasicProperties;
+use bytes::Bytes;
 
 /// A message for a worker, ready to be sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +13,7 @@ pub struct Content {
     /// Its properties, headers among them.
     pub properties: BasicProperties,
     /// Its body.
-    pub body: Arc<[u8]>,
+    pub body: Bytes,
 }
 
 /// A message from a worker, complete.

@@ -73,6 +73,8 @@ struct Link {
     began: Instant,
     read_at: Instant,
     wrote_at: Instant,
+    /// Since when what is to be sent has not moved.
+    stuck_since: Instant,
     goodbye_at: Option<Instant>,
 }
 
@@ -104,6 +106,7 @@ impl Link {
             began: now,
             read_at: now,
             wrote_at: now,
+            stuck_since: now,
             goodbye_at: None,
         }
     }
@@ -131,6 +134,19 @@ impl Link {
         let (leave, stop) = (self.leave.clone(), self.stop.clone());
         let saying_goodbye = self.goodbye_at.is_some();
         tokio::select! {
+            // The clock comes last: after a pause of the whole machine nobody is silent who said
+            // something meanwhile.
+            biased;
+            () = leave.cancelled(), if !saying_goodbye => self.goodbye("this worker is not wanted any more"),
+            () = stop.cancelled(), if !saying_goodbye => self.goodbye("the gateway ends"),
+            written = self.write.write(self.protocol.out()), if pending > 0 => match written {
+                Ok(0) | Err(_) => return false,
+                Ok(length) => {
+                    self.wrote_at = Instant::now();
+                    self.stuck_since = self.wrote_at;
+                    self.protocol.sent(length);
+                }
+            },
             read = self.read.read(buffer), if pending < BACKLOG && !self.protocol.is_done() => match read {
                 Ok(0) | Err(_) => return false,
                 Ok(length) => {
@@ -138,20 +154,13 @@ impl Link {
                     self.protocol.receive(&buffer[..length]);
                 }
             },
-            written = self.write.write(self.protocol.out()), if pending > 0 => match written {
-                Ok(0) | Err(_) => return false,
-                Ok(length) => {
-                    self.wrote_at = Instant::now();
-                    self.protocol.sent(length);
-                }
-            },
-            Some(dispatch) = self.inbox.recv(), if pending < BACKLOG => self.deliver(dispatch),
-            () = leave.cancelled(), if !saying_goodbye => self.goodbye("this worker is not wanted any more"),
-            () = stop.cancelled(), if !saying_goodbye => self.goodbye("the gateway ends"),
+            Some(dispatch) = self.inbox.recv(), if pending < BACKLOG && self.protocol.is_running() => {
+                self.deliver_all(dispatch);
+            }
             () = tokio::time::sleep_until(deadline) => return self.time_is_up(),
         }
         if pending == 0 {
-            self.wrote_at = Instant::now();
+            self.stuck_since = Instant::now();
         }
         true
     }
@@ -166,12 +175,14 @@ impl Link {
             return self.began + limits.handshake;
         }
         let mut deadline = Instant::now() + limits.stalled;
-        if pending > 0 {
-            deadline = deadline.min(self.wrote_at + limits.stalled);
-        }
         let beat = self.beat();
+        if pending > 0 {
+            deadline = deadline.min(self.stuck_since + limits.stalled);
+        } else if !beat.is_zero() {
+            deadline = deadline.min(self.wrote_at + beat / 2);
+        }
         if !beat.is_zero() {
-            deadline = deadline.min(self.wrote_at + beat / 2).min(self.read_at + beat * 3);
+            deadline = deadline.min(self.read_at + beat * 3);
         }
         deadline.max(Instant::now() + Duration::from_millis(1))
     }
@@ -188,7 +199,7 @@ impl Link {
             return false;
         }
         let beat = self.beat();
-        if !self.protocol.out().is_empty() && now >= self.wrote_at + limits.stalled {
+        if !self.protocol.out().is_empty() && now >= self.stuck_since + limits.stalled {
             self.note("a worker that reads nothing was disconnected");
             return false;
         }
@@ -209,7 +220,16 @@ impl Link {
 
     fn goodbye(&mut self, reason: &str) {
         self.protocol.end(reason);
+        self.leave_seats();
         self.goodbye_at = Some(Instant::now());
+    }
+
+    /// Takes no more messages.
+    fn leave_seats(&mut self) {
+        let seats = std::mem::take(&mut self.seats);
+        if let Some(guest) = &self.guest {
+            seats.into_values().for_each(|seat| guest.step.unseat(seat));
+        }
     }
 
     async fn handle(&mut self, event: Event) {
@@ -237,6 +257,7 @@ impl Link {
                 let worker = self.guest.as_ref().map(|guest| guest.name.as_str());
                 tracing::warn!(worker, code, "refused: {text}");
                 if self.protocol.is_closing() {
+                    self.leave_seats();
                     self.goodbye_at.get_or_insert_with(Instant::now);
                 }
             }
@@ -272,6 +293,15 @@ impl Link {
             if *id == channel {
                 guest.step.set_credit(*seat, credit);
             }
+        }
+    }
+
+    /// Delivers what is there, to be sent at once.
+    fn deliver_all(&mut self, first: Dispatch) {
+        let mut next = Some(first);
+        while let Some(dispatch) = next {
+            self.deliver(dispatch);
+            next = (self.protocol.out().len() < BACKLOG).then(|| self.inbox.try_recv().ok()).flatten();
         }
     }
 
@@ -331,10 +361,8 @@ impl Link {
     /// Gives everything back.
     fn end(mut self) {
         let held = self.protocol.take_unsettled();
+        self.leave_seats();
         let Some(guest) = self.guest.take() else { return };
-        for seat in self.seats.into_values() {
-            guest.step.unseat(seat);
-        }
         self.inbox.close();
         while let Ok(dispatch) = self.inbox.try_recv() {
             guest.step.take_back(dispatch);

@@ -5,6 +5,7 @@ mod answer;
 mod door;
 mod hooks;
 mod objects;
+mod refreshed;
 mod results;
 mod step_data;
 

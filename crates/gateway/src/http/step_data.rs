@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::{Answer, ok, problem, trouble},
     door::ApiGuest,
+    refreshed::Refreshed,
 };
 use crate::{gateway::Shared, gathered::SNAPSHOT, guests::Guest, kept::CREDENTIAL};
 
@@ -34,11 +35,8 @@ pub(super) async fn step_data(
     let spec = guest.spec();
     let mut config = spec.config.as_object().cloned().unwrap_or_default();
     let kept = shared.kept.read(&spec.queue, CREDENTIAL).await;
-    if let Some(Value::Object(keys)) =
-        kept.map_err(|error| trouble("the step's refreshed credentials could not be read", &error))?
-    {
-        config.extend(keys);
-    }
+    let kept = kept.map_err(|error| trouble("the step's refreshed credentials could not be read", &error))?;
+    config.extend(Refreshed::of(kept, &config));
     config.insert("_account".to_owned(), Value::String(account(&guest)));
     let snapshot = guest.step.host.state(&spec.queue, SNAPSHOT).await;
     let snapshot = snapshot.map_err(|error| trouble("the step's snapshot could not be read", &error))?;
@@ -68,7 +66,10 @@ pub(super) async fn update_keys(
     let Some(Value::Object(keys)) = body.get("keys").cloned() else {
         return Err(problem(StatusCode::BAD_REQUEST, "there is no object `keys`"));
     };
-    let stored = shared.kept.merge(&guest.spec().queue, CREDENTIAL, Value::Object(keys.clone())).await;
+    let spec = guest.spec();
+    let (fresh, nothing) = (keys.clone(), Map::new());
+    let change = move |kept| Refreshed::over(kept, fresh, spec.config.as_object().unwrap_or(&nothing));
+    let stored = shared.kept.change(&spec.queue, CREDENTIAL, change).await;
     stored.map_err(|error| trouble("the credential could not be stored", &error))?;
     Ok(ok(json!({ "id": id, "keys": keys })))
 }

@@ -9,6 +9,7 @@ use amq_protocol::{
 };
 use flowline_model::Size;
 use flowline_sdk::RemoteStep;
+use futures::StreamExt;
 use lapin::{
     ErrorKind, ExchangeKind,
     options::{
@@ -131,6 +132,11 @@ impl Raw {
     }
 
     async fn open(rig: &Rig, uri: &str) -> Self {
+        Self::beating(rig, uri, 0).await
+    }
+
+    /// Agrees on so many seconds between heartbeats.
+    async fn beating(rig: &Rig, uri: &str, heartbeat: u16) -> Self {
         let mut raw = Self::connect(rig).await;
         raw.stream.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
         raw.next().await;
@@ -146,7 +152,7 @@ impl Raw {
         )
         .await;
         raw.next().await;
-        let tune = connection::TuneOk { channel_max: 0, frame_max: 131_072, heartbeat: 0 };
+        let tune = connection::TuneOk { channel_max: 0, frame_max: 131_072, heartbeat };
         raw.method(0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune))).await;
         raw.method(0, AMQPClass::Connection(connection::AMQPMethod::Open(connection::Open::default()))).await;
         raw.next().await;
@@ -342,11 +348,11 @@ async fn a_slow_handshake_is_cut_off() {
     others_go_on(&rig).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_stops_reading_gets_no_more_than_the_prefetch_and_is_cut_off() {
     let large = |number: u64| json!([number, "x".repeat(8_000_000)]);
     let rig = Rig::with(RemoteStep { prefetch: 4, ..step("act") }, |settings| {
-        settings.limits.stalled = Duration::from_secs(1);
+        settings.limits.stalled = Duration::from_secs(2);
     })
     .await;
     let uri = rig.admit("w1")["ELASTICIO_AMQP_URI"].clone();
@@ -363,7 +369,7 @@ async fn who_stops_reading_gets_no_more_than_the_prefetch_and_is_cut_off() {
     let mut consumer = client.consume().await;
     let serve = async {
         loop {
-            client.next(&mut consumer).await.delivery.acker.ack(Default::default()).await.unwrap();
+            consumer.next().await.unwrap().unwrap().acker.ack(Default::default()).await.unwrap();
         }
     };
     let ends = async {
@@ -387,31 +393,26 @@ async fn who_stops_reading_gets_no_more_than_the_prefetch_and_is_cut_off() {
 async fn a_silent_client_is_noticed() {
     let rig = Rig::with(step("act"), |settings| settings.limits.heartbeat = Duration::from_secs(1)).await;
     let uri = rig.admit("w1")["ELASTICIO_AMQP_URI"].clone();
-    let mut raw = Raw::connect(&rig).await;
-    raw.stream.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
-    raw.next().await;
-    drop(raw);
-    // The same again, but it agrees on heartbeats and sends none.
-    let login = url::Url::parse(&uri).unwrap();
-    let mut raw = Raw::connect(&rig).await;
-    raw.stream.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
-    raw.next().await;
-    let start = connection::StartOk {
-        mechanism: "PLAIN".into(),
-        response: format!("\0{}\0{}", login.username(), login.password().unwrap()).into(),
-        ..Default::default()
-    };
-    raw.method(0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start))).await;
-    raw.next().await;
-    let tune = connection::TuneOk { channel_max: 0, frame_max: 0, heartbeat: 1 };
-    raw.method(0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune))).await;
-    raw.method(0, AMQPClass::Connection(connection::AMQPMethod::Open(connection::Open::default()))).await;
-    let mut beats = 0;
-    while let Some(frame) = raw.next().await {
-        beats += u32::from(frame == AMQPFrame::Heartbeat);
-    }
-    assert!(beats >= 2, "{beats}");
+    let mut raw = Raw::beating(&rig, &uri, 1).await;
+    while raw.next().await.is_some() {}
     others_go_on(&rig).await;
+}
+
+/// Clients notice silence too, also those that have nothing to do but beat.
+#[tokio::test]
+async fn heartbeats_are_answered_by_heartbeats() {
+    let rig = Rig::with(step("act"), |settings| settings.limits.heartbeat = Duration::from_secs(1)).await;
+    let mut raw = Raw::beating(&rig, &rig.admit("w1")["ELASTICIO_AMQP_URI"], 1).await;
+    let mut beats = 0;
+    let beating = async {
+        while beats < 3 {
+            raw.send(&AMQPFrame::Heartbeat).await;
+            // More often than the gateway beats by itself.
+            let heard = tokio::time::timeout(Duration::from_millis(200), raw.next()).await;
+            beats += u32::from(heard.is_ok_and(|frame| frame == Some(AMQPFrame::Heartbeat)));
+        }
+    };
+    tokio::time::timeout(PATIENCE, beating).await.expect("heartbeats should come");
 }
 
 #[tokio::test]

@@ -8,3 +8,4 @@ mod protocol;
 mod rig;
 mod sailor;
 mod spool;
+mod throughput;

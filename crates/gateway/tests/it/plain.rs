@@ -61,9 +61,9 @@ async fn a_message_goes_out_and_what_it_emits_comes_back_in_order() {
     assert_eq!((outcome.rounds, outcome.fault), (1, None));
 }
 
-/// Traps 1 and B.9: ids are there, unique among what is in flight, and new for each delivery.
+/// Ids are there, unique among what is in flight, and new for each delivery.
 #[tokio::test]
-async fn every_delivery_has_an_id_of_its_own_and_emits_with_one_id_do_not_collide() {
+async fn trap_1_every_delivery_has_an_id_of_its_own_and_emits_with_one_id_do_not_collide() {
     let rig = Rig::with(RemoteStep { prefetch: 10, ..step("act") }, |_| {}).await;
     let client = rig.client("w1").await;
     let mut consumer = client.consume().await;
@@ -92,9 +92,9 @@ async fn every_delivery_has_an_id_of_its_own_and_emits_with_one_id_do_not_collid
     end(retried).await;
 }
 
-/// Trap 2: the names are there before anybody comes.
+/// The names are there before anybody comes.
 #[tokio::test]
-async fn queue_and_exchange_are_there_to_be_asked_for() {
+async fn trap_2_queue_and_exchange_are_there_to_be_asked_for() {
     let rig = Rig::new().await;
     let client = rig.client("w1").await;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -106,9 +106,9 @@ async fn queue_and_exchange_are_there_to_be_asked_for() {
     client.reading.exchange_declare(exchange.into(), kind, passive, FieldTable::default()).await.unwrap();
 }
 
-/// Trap 3: a client that asks for small frames gets them, and large bodies in them.
+/// A client that asks for small frames gets them, and large bodies in them.
 #[tokio::test]
-async fn small_frames_are_accepted() {
+async fn trap_3_small_frames_are_accepted() {
     let rig = Rig::new().await;
     let mut environment = rig.admit("w1");
     let uri = environment["ELASTICIO_AMQP_URI"].replace("frameMax=131072", "frame_max=4096");
@@ -124,9 +124,27 @@ async fn small_frames_are_accepted() {
     assert_eq!(end(run).await.bodies(), [json!(large)]);
 }
 
-/// Trap 5: an error is kept with its text, and the reject that follows is not what counts.
+/// What a worker holds is a lease on disk; what it is sent and told is persistent all the same.
 #[tokio::test]
-async fn an_error_is_a_fault_that_is_retried() {
+async fn trap_4_messages_are_persistent_without_being_asked_for() {
+    let rig = Rig::new().await;
+    let client = rig.client("w1").await;
+    assert_eq!(client.name("AMQP_PERSISTENT_MESSAGES"), "true");
+    let mut consumer = client.consume().await;
+    let run = rig.run(rig.message(json!(1)));
+    let received = client.next(&mut consumer).await;
+    assert_eq!(*received.delivery.properties.delivery_mode(), Some(2));
+    // As a runtime that was told nothing.
+    let properties = BasicProperties::default().with_headers(Client::headers(&received)).with_delivery_mode(1);
+    let body = client.encrypt_text(&json!({"body": "transient"}));
+    client.publish_with(&client.name("DATA_ROUTING_KEY"), properties, body.as_bytes()).await;
+    ack(&received).await;
+    assert_eq!(end(run).await.bodies(), [json!("transient")]);
+}
+
+/// An error is kept with its text, and the reject that follows is not what counts.
+#[tokio::test]
+async fn trap_5_an_error_is_a_fault_that_is_retried() {
     let rig = Rig::new().await;
     let client = rig.client("w1").await;
     let mut consumer = client.consume().await;
@@ -144,7 +162,8 @@ async fn an_error_after_emits_keeps_them_and_becomes_a_dead_letter() {
     let rig = Rig::new().await;
     let client = rig.client("w1").await;
     let mut consumer = client.consume().await;
-    let run = rig.run(rig.message(json!(1)));
+    let message = rig.message(json!(1));
+    let run = rig.run(message.clone());
     let received = client.next(&mut consumer).await;
     client.emit(&received, json!("kept")).await;
     client.snapshot(&received, "snapshot", &json!({"at": 1})).await;
@@ -153,8 +172,14 @@ async fn an_error_after_emits_keeps_them_and_becomes_a_dead_letter() {
     let outcome = end(run).await;
     assert_eq!((outcome.bodies(), outcome.rounds), (vec![json!("kept")], 2));
     assert_eq!(outcome.fault.unwrap(), Fault::reject("component_error", "Error: halfway"));
-    let snapshot = rig.host.entries().into_iter().find(|(key, _)| key == "snapshot");
-    assert_eq!(snapshot.unwrap().1, json!({"at": 1}));
+    assert_eq!(rig.host.entries(), [("snapshot".to_owned(), json!({"at": 1}))]);
+    rig.until(|_| rig.gateway.figures().spooled == 0).await;
+
+    // A replay of the dead letter is worked on again.
+    let run = rig.run(message);
+    ack(&client.next(&mut consumer).await).await;
+    let outcome = end(run).await;
+    assert_eq!((outcome.emits.len(), outcome.fault), (0, None));
 }
 
 #[tokio::test]
@@ -172,9 +197,9 @@ async fn a_reject_without_an_error_is_a_dead_letter_and_giving_back_is_a_retry()
     assert_eq!((fault.kind, fault.code.as_str()), (FaultKind::Retry, "returned"));
 }
 
-/// Trap 6: a rebound is a retry with a wait; however long the wait, nothing overflows.
+/// However long the wait, nothing overflows.
 #[tokio::test]
-async fn a_rebound_is_a_retry_with_a_wait() {
+async fn trap_6_a_rebound_is_a_retry_with_a_wait() {
     let rig = Rig::new().await;
     let client = rig.client("w1").await;
     let mut consumer = client.consume().await;
@@ -195,9 +220,9 @@ async fn a_rebound_is_a_retry_with_a_wait() {
     }
 }
 
-/// Trap 9: whatever a worker held when it went comes again, with the reason if there is one.
+/// Whatever a worker held when it went comes again, with the reason if there is one.
 #[tokio::test]
-async fn what_a_lost_worker_held_comes_again() {
+async fn trap_9_what_a_lost_worker_held_comes_again() {
     let rig = Rig::new().await;
     let client = rig.client("w1").await;
     let mut consumer = client.consume().await;
@@ -208,6 +233,23 @@ async fn what_a_lost_worker_held_comes_again() {
     let outcome = end(run).await;
     assert_eq!((outcome.fault.unwrap().code.as_str(), outcome.emits.len()), ("worker_lost", 0));
     assert!(!rig.step.presence("w1").unwrap().connected);
+}
+
+/// It is up and connected and takes nothing: its watchdog sees that, and others get what waits.
+#[tokio::test]
+async fn trap_11_a_deaf_worker_is_seen_and_gets_nothing() {
+    let rig = Rig::new().await;
+    let deaf = rig.client("w1").await;
+    let consumer = deaf.consume().await;
+    rig.until(|step| step.presence("w1").is_some_and(|presence| presence.consuming)).await;
+    deaf.reading.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await.unwrap();
+    rig.until(|step| step.presence("w1").is_some_and(|presence| presence.connected && !presence.consuming)).await;
+    assert_eq!(*rig.step.room().borrow(), 0);
+    let run = rig.run(rig.message(json!(1)));
+    let client = rig.client("w2").await;
+    let mut consumer = client.consume().await;
+    ack(&client.next(&mut consumer).await).await;
+    assert_eq!(end(run).await.fault, None);
 }
 
 #[tokio::test]
@@ -238,7 +280,7 @@ async fn the_reason_for_a_loss_may_come_late() {
     assert_eq!(end(run).await.fault.unwrap().code, "out_of_memory");
 }
 
-/// Trap 10 and D.3: what comes after the end is confirmed and not kept; what belongs to nothing
+/// What comes after the end is confirmed and not kept; what belongs to nothing
 /// is refused.
 #[tokio::test]
 async fn late_and_foreign_publications() {

@@ -8,7 +8,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use flowline_gateway::{Gateway, Settings};
 use flowline_model::{Emit, Fault, Message, Reply};
 use flowline_sdk::{
-    Context, Contract, Gateway as _, GatewayStep, Host, OperationKind, Place, RemoteStep, testing::TestHost,
+    Context, Contract, Effects, Gateway as _, GatewayStep, Host, OperationKind, Place, RemoteStep, testing::TestHost,
 };
 use futures::StreamExt;
 use lapin::{
@@ -130,6 +130,8 @@ impl Rig {
                         }
                     }
                     Err(fault) => {
+                        let forgotten = cx.take_effects().state.into_iter().filter(|(_, value)| value.is_none());
+                        host.apply(&Effects { state: forgotten.collect(), reply: None });
                         outcome.fault = Some(fault);
                         return outcome;
                     }
@@ -202,8 +204,12 @@ impl Client {
     pub(crate) async fn next(&self, consumer: &mut Consumer) -> Received {
         let next = tokio::time::timeout(PATIENCE, consumer.next()).await;
         let delivery = next.expect("a message should have come").unwrap().unwrap();
-        let message = serde_json::from_slice(&self.decrypt_text(&delivery.data)).unwrap();
-        Received { delivery, message }
+        let mut received = Received { delivery, message: Value::Null };
+        let hidden = &received.delivery.data;
+        let plain =
+            if received.header("protocolVersion") == "1" { self.decrypt_text(hidden) } else { self.decrypt(hidden) };
+        received.message = serde_json::from_slice(&plain).unwrap();
+        received
     }
 
     /// The headers that a component answers with.

@@ -199,9 +199,9 @@ versions! {
     v2_5_4 "2.5.4": polls emits_many_and_stops rebounds fails replies refreshes_keys sees_all_of_a_message;
 }
 
-/// Trap 8: what never ends is seen by whoever watches, and its expulsion is the end.
+/// What never ends is seen by whoever watches, and its expulsion is the end.
 #[tokio::test]
-async fn a_component_that_hangs_is_seen_and_expelled() {
+async fn trap_8_a_component_that_hangs_is_seen_and_expelled() {
     let mut worker = Worker::start(NEWEST, step("hang")).await;
     let run = worker.rig.run(worker.rig.message(json!({})));
     worker.rig.until(|step| step.presence("w1").is_some_and(|presence| presence.holding_since.is_some())).await;
@@ -210,9 +210,9 @@ async fn a_component_that_hangs_is_seen_and_expelled() {
     worker.process.kill().await.unwrap();
 }
 
-/// Trap 11: the runtime outlives an interruption and comes back, as the same worker.
+/// The runtime outlives an interruption and comes back, as the same worker.
 #[tokio::test]
-async fn a_component_comes_back_after_an_interruption() {
+async fn trap_11_a_component_comes_back_after_an_interruption() {
     let worker = Worker::start_with(NEWEST, step("many"), |settings| {
         settings.limits.mourning = Duration::from_millis(100);
     })
@@ -224,10 +224,10 @@ async fn a_component_comes_back_after_an_interruption() {
     assert_eq!((outcome.bodies().len(), outcome.fault), (2, None));
 }
 
-/// Traps 1 and 9: what goes on working after its connection was lost is not mixed up with the
+/// What goes on working after its connection was lost is not mixed up with the
 /// delivery that comes again, to the same process.
 #[tokio::test]
-async fn an_interruption_in_the_middle_loses_and_doubles_nothing() {
+async fn trap_1_an_interruption_in_the_middle_loses_and_doubles_nothing() {
     let worker = Worker::start_with(NEWEST, step("many"), |settings| settings.limits.emits = 2).await;
     let message = worker.rig.message(json!({"count": 20, "delay": 50}));
     let first = worker.rig.run(message.clone());

@@ -1,7 +1,7 @@
 //! A world around a connection that says yes to everything, for whatever bytes come. It checks
 //! what has to hold whoever is on the other side. Shared by the tests and the fuzz target.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use amq_protocol::{
     frame::{AMQPFrame, ProtocolVersion, WriteContext, gen_frame},
@@ -54,7 +54,7 @@ impl Default for Peer {
             key: "key".into(),
             redelivered: false,
             properties: BasicProperties::default(),
-            body: Arc::from(vec![b'x'; 5000]),
+            body: vec![b'x'; 5000].into(),
         };
         Self { connection: Connection::new(limits), published: 0, content, held: BTreeSet::new(), next: 0 }
     }

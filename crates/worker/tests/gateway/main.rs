@@ -56,7 +56,7 @@ async fn a_reply_reaches_the_caller() {
 async fn requests_and_their_faults() {
     let (rig, target) = (Rig::new("http.request").await, target().await);
     let config = json!({ "method": "POST", "url": format!("{target}/echo"), "body": { "a": 1 } });
-    assert_eq!(rig.run(config, json!({})).await.bodies()[0]["body"]["got"], json!(r#"{"a":1}"#));
+    assert_eq!(rig.run(config, json!({})).await.bodies()[0]["got"], json!(r#"{"a":1}"#));
     for (status, kind, outage) in
         [(401, FaultKind::Unauthorized, false), (422, FaultKind::Reject, false), (503, FaultKind::Retry, true)]
     {
@@ -64,6 +64,7 @@ async fn requests_and_their_faults() {
         let config = json!({ "method": "GET", "url": format!("{target}/{status}"), "auth": auth });
         let fault = rig.run(config, json!({})).await.fault.unwrap();
         assert_eq!((fault.kind, fault.outage, fault.code), (kind, outage, format!("http_{status}")));
+        assert_eq!(fault.after, outage.then(|| Duration::from_secs(7)));
     }
 }
 
@@ -101,6 +102,7 @@ async fn a_poll_that_fails_on_its_way_keeps_what_it_has() {
     assert_eq!(outcome.emits.iter().map(|emit| emit.body.clone()).collect::<Vec<_>>(), [1, 2, 3, 4].map(Value::from));
     let fault = outcome.fault.unwrap();
     assert_eq!((fault.kind, fault.code.as_str()), (FaultKind::Retry, "source"));
+    assert_eq!(rig.host.entries().len(), 2, "the snapshot, and what it remembers besides");
     assert_eq!(rig.run(json!({}), json!({})).await.bodies(), [5, 6].map(Value::from));
 }
 
@@ -124,6 +126,13 @@ async fn files_go_in_and_out() {
     message.attachments = vec![file.clone()];
     let outcome = finished(rig.begin(json!({ "items": [1] }), message)).await;
     assert_eq!(outcome.emits[0].attachments, [file]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_is_ended_by_the_worker_itself() {
+    let rig = Rig::with_timeout("test.behave", Duration::from_millis(300)).await;
+    assert_eq!(rig.run(json!("hang"), json!({})).await.fault.unwrap().code, "timeout");
+    assert_eq!(rig.run(json!("reject"), json!({})).await.fault.unwrap().code, "bad_input");
 }
 
 #[tokio::test]

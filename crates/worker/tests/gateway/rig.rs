@@ -5,13 +5,13 @@ use std::{collections::HashMap, net::Ipv4Addr, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{Path, Query},
-    http::StatusCode,
+    http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER},
     routing::{get, post},
 };
 use flowline_gateway::{Gateway, Settings};
 use flowline_model::{Emit, Fault, Message, Reply};
 use flowline_sdk::{
-    Catalog, Context, Contract, Gateway as _, GatewayStep, Host, Operation, OperationKind, RemoteStep,
+    Catalog, Contract, Effects, Gateway as _, GatewayStep, Host, Operation, OperationKind, RemoteStep,
     testing::TestHost,
 };
 use serde_json::{Value, json};
@@ -56,6 +56,10 @@ fn catalog() -> Catalog {
 
 impl Rig {
     pub(crate) async fn new(function: &str) -> Self {
+        Self::with_timeout(function, PATIENCE).await
+    }
+
+    pub(crate) async fn with_timeout(function: &str, timeout: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::new(folder.path());
         settings.limits.mourning = Duration::from_millis(200);
@@ -71,7 +75,7 @@ impl Rig {
             function: function.to_owned(),
             config: json!({}),
             prefetch: 1,
-            timeout: PATIENCE,
+            timeout,
         };
         let step = gateway.open(remote, Arc::clone(&host) as Arc<dyn Host>);
         let environment: HashMap<String, String> = step.admit("worker-1").into_iter().collect();
@@ -98,7 +102,8 @@ impl Rig {
                         }
                     }
                     Err(fault) => {
-                        let _not_kept: flowline_sdk::Effects = Context::take_effects(&cx);
+                        let forgotten = cx.take_effects().state.into_iter().filter(|(_, value)| value.is_none());
+                        host.apply(&Effects { state: forgotten.collect(), reply: None });
                         outcome.fault = Some(fault);
                         return outcome;
                     }
@@ -139,7 +144,10 @@ pub(crate) async fn target() -> String {
         Json(items)
     };
     let echo = |body: String| async move { Json(json!({ "got": body })) };
-    let status = |Path(status): Path<u16>| async move { StatusCode::from_u16(status).unwrap() };
+    let status = |Path(status): Path<u16>| async move {
+        let wait = (status == 503).then_some((RETRY_AFTER, HeaderValue::from_static("7")));
+        (StatusCode::from_u16(status).unwrap(), HeaderMap::from_iter(wait))
+    };
     let router = Router::new().route("/items", get(items)).route("/echo", post(echo)).route("/{status}", get(status));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
