@@ -18,7 +18,7 @@ pub use network::docker_network;
 pub(crate) use place::DockerPlace;
 pub(crate) use server::server_id;
 pub(crate) use spec::Recipe;
-pub(crate) use sweep::run as sweep;
+pub(crate) use sweep::{last as last_sweep, run as sweep};
 
 use std::{
     collections::BTreeSet,
@@ -26,6 +26,7 @@ use std::{
 };
 
 use client::Client;
+use tokio::sync::{Notify, Semaphore};
 
 /// Docker, as one server uses it.
 pub(crate) struct Docker {
@@ -34,12 +35,19 @@ pub(crate) struct Docker {
     pub(crate) server: String,
     /// The containers that are meant to be there, from before they are made.
     known: Mutex<BTreeSet<String>>,
+    /// So many containers are started at the same time: a hundred at once take longer.
+    starts: Semaphore,
+    /// Told when a container could not be removed.
+    litter: Notify,
 }
+
+/// The most containers that are started at the same time.
+const STARTS: usize = 4;
 
 impl Docker {
     /// Reaches nobody yet: the daemon may come later, and go and come back.
     pub(crate) fn new(host: Option<&str>, server: String) -> Self {
-        Self { client: Client::new(host), server, known: Mutex::default() }
+        Self { client: Client::new(host), server, known: Mutex::default(), starts: Semaphore::new(STARTS), litter: Notify::new() }
     }
 
     fn known<T>(&self, look: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {

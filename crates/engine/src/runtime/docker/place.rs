@@ -21,6 +21,8 @@ use crate::runtime::{Ending, Trouble, Workplace, lines::LogTarget};
 
 /// How often removing is tried before it is left to the sweep.
 const TRIES: u32 = 3;
+/// How long between.
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// How long the last lines of a container are waited for.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -43,6 +45,16 @@ impl DockerPlace {
         let (docker, name, log) = (Arc::clone(&self.docker), worker.to_owned(), self.log.of(worker));
         let reader = tokio::spawn(async move { docker.follow(&name, log).await });
         self.readers(|readers| readers.insert(worker.to_owned(), reader));
+    }
+
+    async fn remove(&self, worker: &str) -> bool {
+        for _ in 0..TRIES {
+            if self.docker.remove(worker).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(BETWEEN_TRIES).await;
+        }
+        false
     }
 
     /// The last lines of one that crashed are those that matter: they are read before it goes.
@@ -93,14 +105,11 @@ impl Workplace for DockerPlace {
     async fn clear(&self, worker: &str, reason: Fault) {
         self.step.expel(worker, reason);
         self.read_to_the_end(worker).await;
-        for _ in 0..TRIES {
-            if self.docker.remove(worker).await.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        // If it is still there the sweep removes it.
+        let is_removed = self.remove(worker).await;
         self.docker.known(|known| known.remove(worker));
+        if !is_removed {
+            self.docker.litter.notify_one();
+        }
     }
 
     fn expel(&self, worker: &str, reason: Fault) {
