@@ -92,8 +92,9 @@ impl Daemon {
     }
 }
 
-/// A daemon of the test's own beside the machine's, which can be stopped and started. It has no
-/// bridge of its own and leaves the firewall alone.
+/// A daemon of the test's own beside the machine's, which can be stopped and started. It has a
+/// bridge of its own, because one without takes that of the machine's away, and leaves the
+/// firewall alone.
 pub(crate) struct OwnDaemon {
     folder: tempfile::TempDir,
     running: Option<Child>,
@@ -121,7 +122,22 @@ impl OwnDaemon {
         Daemon { host: Some(format!("unix://{}", self.at("docker.sock"))) }
     }
 
+    /// The name of its bridge.
+    fn bridge() -> String {
+        format!("flow{}", std::process::id() % 10_000_000)
+    }
+
+    fn make_bridge() {
+        let (bridge, address) = (Self::bridge(), format!("10.214.{}.1/24", std::process::id() % 256));
+        let ip = |arguments: &[&str]| Command::new("ip").args(arguments).output().is_ok_and(|done| done.status.success());
+        // It stays while the daemon is away.
+        if ip(&["link", "add", &bridge, "type", "bridge"]) {
+            assert!(ip(&["addr", "add", &address, "dev", &bridge]) && ip(&["link", "set", &bridge, "up"]));
+        }
+    }
+
     pub(crate) fn run(&mut self) {
+        Self::make_bridge();
         let log = fs::File::options().create(true).append(true).open(self.at("log")).unwrap();
         let number = std::process::id();
         let namespace = format!("flowline-test-{number}");
@@ -130,7 +146,7 @@ impl OwnDaemon {
             .args(["--exec-root", &self.at("exec"), "--pidfile", &self.at("pid")])
             .args(["--containerd-namespace", &namespace])
             .args(["--containerd-plugins-namespace", &format!("{namespace}-plugins")])
-            .args(["--bridge", "none", "--iptables=false"])
+            .args(["--bridge", &Self::bridge(), "--iptables=false"])
             .args(["--default-address-pool", &format!("base=10.213.{}.0/24,size=26", number % 256)])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -156,5 +172,6 @@ impl OwnDaemon {
 impl Drop for OwnDaemon {
     fn drop(&mut self) {
         self.stop();
+        let _ = Command::new("ip").args(["link", "delete", &Self::bridge()]).status();
     }
 }
