@@ -154,7 +154,8 @@ steps:
     let containers = Containers::of(&installation);
     let client = client::new();
 
-    let asked = client.post(installation.url("/hook/ask")).json(&json!({ "question": 6 })).send().await.expect("an answer");
+    let asked =
+        client.post(installation.url("/hook/ask")).json(&json!({ "question": 6 })).send().await.expect("an answer");
     assert_eq!(asked.status().as_u16(), 201);
     assert_eq!(asked.json::<Value>().await.expect("JSON"), json!({ "question": 6 }));
 

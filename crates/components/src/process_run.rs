@@ -26,7 +26,7 @@ pub(crate) struct ProcessConfig {
 const PROTOCOL: &str = "The program reads one JSON object from each line of its standard input, and answers with lines \
      of its own: `{\"emit\": {\"body\": …}}` for each message of the next steps, then `{\"done\": true}` or \
      `{\"fault\": {\"message\": …}}`. What it writes to standard error goes to the step's log. The whole protocol is \
-     in `docs/reference/process-protocol.md`.";
+     in `docs/guides/own-component.md`.";
 
 /// The program as an action.
 pub(crate) fn run() -> Operation {

@@ -405,6 +405,9 @@ impl Engine {
         }
         crews.close();
         crews.wait().await;
+        if self.shared.settings.gateway.is_some() {
+            docker::last_sweep(&self.shared.docker).await;
+        }
         recorder.close();
         stop_recorder.cancel();
         recorder.wait().await;

@@ -79,6 +79,10 @@ pub struct DockerSettings {
     pub grace: Duration,
     /// How long a container may be up without taking messages before another takes its place.
     pub deaf_after: Duration,
+    /// How long fewer workers must have been enough before a step that is scaled has one less.
+    pub fewer_after: Duration,
+    /// How long nothing must have come before a step that may have no worker has none.
+    pub none_after: Duration,
 }
 
 impl Default for DockerSettings {
@@ -91,6 +95,8 @@ impl Default for DockerSettings {
             user: "65534:65534".to_owned(),
             grace: Duration::from_secs(10),
             deaf_after: Duration::from_secs(60),
+            fewer_after: Duration::from_secs(15),
+            none_after: Duration::from_secs(30),
         }
     }
 }

@@ -111,10 +111,14 @@ impl Staff {
         let current = self.running.get(queue).and_then(|running| running.crew.clone());
         if let Some(found) = current.filter(|crew| crew.is(&identity)) {
             next.iter().for_each(|crew| crew.dismiss());
+            found.follow(&job.plan);
             return Ok(Some(found));
         }
         match next {
-            Some(found) if found.is(&identity) => return Ok(Some(found)),
+            Some(found) if found.is(&identity) => {
+                found.follow(&job.plan);
+                return Ok(Some(found));
+            }
             other => other.iter().for_each(|crew| crew.dismiss()),
         }
         Crew::hire(&self.shared, &job.plan, job.version, &job.operation, &self.crews).map(Some)

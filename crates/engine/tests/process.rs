@@ -28,7 +28,12 @@ async fn bench() -> Bench {
         Operation::process::<Program>(OperationSpec::polling("process.poll", "Poll", "Polls with a program.")),
     ];
     let change = |settings: Settings| Settings {
-        docker: DockerSettings { grace: Duration::from_secs(2), ..DockerSettings::default() },
+        docker: DockerSettings {
+            grace: Duration::from_secs(2),
+            fewer_after: Duration::from_secs(1),
+            none_after: Duration::from_secs(1),
+            ..DockerSettings::default()
+        },
         ..settings
     };
     Bench::with(tempfile::tempdir().unwrap(), Default::default(), Default::default(), more, change).await
@@ -228,16 +233,76 @@ async fn a_new_program_takes_over_without_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_ends_before_it_says_a_word_costs_no_message_its_life() {
+    let bench = bench().await;
+    let broken = format!("import time; time.sleep(0.5)\nimport no_such_module\n{DOUBLE}");
+    let name = bench.apply(&flow("retry: { first: 10ms, factor: 1 }", &broken)).await;
+    publish(&bench, &name, 3).await;
+    let trouble = || step_status(&bench, &name, "run").workers.and_then(|workers| workers.trouble);
+    bench.until(|| trouble().is_some_and(|trouble| trouble.failures >= 5), "a crash loop").await;
+    bench.apply(&flow("retry: { first: 10ms, factor: 1 }", DOUBLE)).await;
+    bench.until_seen(3).await;
+    assert!(dead(&bench).await.is_empty());
+    bench.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_may_talk_before_it_has_read_a_large_message() {
+    let bench = bench().await;
+    let program = "
+import sys, json
+while True:
+    # More than a pipe holds, both ways: neither side may wait for the other.
+    first = sys.stdin.read(1)
+    if not first: break
+    for _ in range(100): print(json.dumps({'log': 'x' * 4000}), flush=True)
+    ask = json.loads(first + sys.stdin.readline())
+    print(json.dumps({'emit': {'body': {'length': len(ask['body']['text'])}}}))
+    print(json.dumps({'done': True}), flush=True)
+";
+    let name = bench.apply(&flow("", program)).await;
+    bench.engine.publish(&name, vec![json!({ "text": "y".repeat(500_000) }); 2]).await.unwrap();
+    bench.until_seen(2).await;
+    assert_eq!(bench.bodies(), vec![json!({ "length": 500_000 }); 2]);
+    bench.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_has_the_memory_and_the_privileges_it_may() {
+    let bench = bench().await;
+    let program = "
+import sys, json
+for line in sys.stdin:
+    status = dict(l.split(':', 1) for l in open('/proc/self/status'))
+    try:
+        bytearray(200 << 20)
+        memory = 'as much as it likes'
+    except MemoryError:
+        memory = 'bounded'
+    print(json.dumps({'emit': {'body': {'memory': memory, 'privileges': status['NoNewPrivs'].strip()}}}))
+    print(json.dumps({'done': True}))
+";
+    let text = flow("", program).replace("    with:\n", "    with:\n      memory: 64MiB\n");
+    let name = bench.apply(&text).await;
+    publish(&bench, &name, 1).await;
+    bench.until_seen(1).await;
+    assert_eq!(bench.bodies(), [json!({ "memory": "bounded", "privileges": "1" })]);
+    bench.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn workers_come_with_the_backlog_and_go_to_none() {
     let bench = bench().await;
     let slow = DOUBLE.replace("    print('working'", "    import time; time.sleep(0.02)\n    print('working'");
     let name = bench.apply(&flow("workers: { min: 0, max: 4 }", &slow)).await;
     let workers = || step_status(&bench, &name, "run").workers.unwrap_or_default();
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!((workers().running, workers().wanted), (0, 0));
-    publish(&bench, &name, 400).await;
-    bench.until(|| workers().running == 4, "four workers").await;
-    bench.until_seen(400).await;
+    for round in 1..3 {
+        bench.until(|| (workers().running, workers().wanted) == (0, 0), "nobody").await;
+        publish(&bench, &name, 400).await;
+        bench.until(|| workers().running == 4, "four workers").await;
+        bench.until_seen(400 * round).await;
+    }
+    bench.until(|| (workers().running, workers().wanted) == (0, 0), "nobody again").await;
     bench.engine.shutdown().await;
 }
 

@@ -238,6 +238,11 @@ pub trait Queue: Send + Sync + 'static {
     /// What stands on every queue, by name. Answers from memory.
     async fn depths(&self) -> Result<Vec<QueueDepth>, QueueError>;
 
+    /// What stands on one queue; none if there is no such queue. Answers from memory.
+    async fn depth(&self, queue: &QueueName) -> Result<Option<QueueDepth>, QueueError> {
+        Ok(self.depths().await?.into_iter().find(|depth| depth.queue == *queue))
+    }
+
     /// Throws away everything that is ready or delayed on a queue, with an event for each;
     /// returns how many.
     async fn discard(&self, queue: &QueueName) -> Result<u64, QueueError>;

@@ -86,7 +86,8 @@ async fn settings(
     let mut gateway = flowline_gateway::Settings::new(settings.data.join(GATEWAY));
     gateway.variables = settings.vars.clone();
     let gateway = flowline_gateway::Gateway::open(gateway).await;
-    settings.gateway = Some(gateway.doing(|| format!("the folder {} cannot be used", settings.data.join(GATEWAY).display()))?);
+    settings.gateway =
+        Some(gateway.doing(|| format!("the folder {} cannot be used", settings.data.join(GATEWAY).display()))?);
     Ok(settings)
 }
 

@@ -38,10 +38,11 @@ impl Engine {
     /// Asks; the container is gone afterwards, whatever came of it.
     pub(crate) async fn ask(&self, question: &Question<'_>) -> Outcome<ServiceResult> {
         let folder = tempfile::tempdir().doing(|| "no temporary folder can be made".to_owned())?;
-        let gateway = Gateway::bind(Settings::new(folder.path()), self.own_address().await?).await.map_err(|error| {
-            Failure::new(format!("containers cannot be listened to: {error}"))
-                .hint("this command must run on the machine of the Docker engine")
-        })?;
+        let gateway =
+            Gateway::bind(Settings::new(folder.path()), self.own_address().await?).await.map_err(|error| {
+                Failure::new(format!("containers cannot be listened to: {error}"))
+                    .hint("this command must run on the machine of the Docker engine")
+            })?;
         let (url, answer) = gateway.expect_result();
         let mut environment = gateway.service_environment(&question.call, &url);
         environment.extend(question.environment.iter().cloned());

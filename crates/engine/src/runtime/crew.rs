@@ -1,7 +1,7 @@
 //! A crew: the workers of one step outside this process, and the task that keeps them.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -15,7 +15,8 @@ use crate::Shared;
 /// The workers of one step.
 pub(crate) struct Crew {
     pub(super) shared: Arc<Shared>,
-    pub(super) plan: Arc<StepPlan>,
+    /// The step as its newest version has it.
+    plan: Mutex<Arc<StepPlan>>,
     pub(super) runtime: Runtime,
     pub(super) place: Arc<dyn Workplace>,
     /// Later crews have higher numbers.
@@ -52,7 +53,7 @@ impl Crew {
             identity: open::identity(shared, plan, version, operation)?,
             shared: Arc::clone(shared),
             runtime: shared.runtime_of(plan),
-            plan: Arc::clone(plan),
+            plan: Mutex::new(Arc::clone(plan)),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             ready: AtomicBool::new(false),
             stop: CancellationToken::new(),
@@ -60,13 +61,23 @@ impl Crew {
         });
         let (tended, stop, stopped) = (Arc::clone(&crew), crew.stop.clone(), crew.stopped.clone());
         tasks.spawn(async move {
-            let queue = tended.plan.queue.clone();
+            let queue = tended.plan().queue.clone();
             let (shared, number) = (Arc::clone(&tended.shared), tended.number);
             Tender::new(tended).run(stop).await;
             shared.workforces.remove(&queue, number);
             stopped.cancel();
         });
         Ok(crew)
+    }
+
+    /// The step as its newest version has it.
+    pub(super) fn plan(&self) -> Arc<StepPlan> {
+        Arc::clone(&self.plan.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Follows another version that these workers do for: what changes is how many there are.
+    pub(crate) fn follow(&self, plan: &Arc<StepPlan>) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(plan);
     }
 
     /// The way to the workers.

@@ -16,7 +16,7 @@ mod sweep;
 pub(crate) use place::DockerPlace;
 pub(crate) use server::server_id;
 pub(crate) use spec::Recipe;
-pub(crate) use sweep::run as sweep;
+pub(crate) use sweep::{last as last_sweep, run as sweep};
 
 use std::{
     collections::BTreeSet,
@@ -24,6 +24,7 @@ use std::{
 };
 
 use client::Client;
+use tokio::sync::{Notify, Semaphore};
 
 /// Docker, as one server uses it.
 pub(crate) struct Docker {
@@ -34,12 +35,26 @@ pub(crate) struct Docker {
     known: Mutex<BTreeSet<String>>,
     /// Held while a network is looked for and made.
     networks: tokio::sync::Mutex<()>,
+    /// So many containers are started at the same time: a hundred at once take longer.
+    starts: Semaphore,
+    /// Told when a container could not be removed.
+    litter: Notify,
 }
+
+/// The most containers that are started at the same time.
+const STARTS: usize = 4;
 
 impl Docker {
     /// Reaches nobody yet: the daemon may come later, and go and come back.
     pub(crate) fn new(host: Option<&str>, server: String) -> Self {
-        Self { client: Client::new(host), server, known: Mutex::default(), networks: Default::default() }
+        Self {
+            client: Client::new(host),
+            server,
+            known: Mutex::default(),
+            networks: Default::default(),
+            starts: Semaphore::new(STARTS),
+            litter: Notify::new(),
+        }
     }
 
     fn known<T>(&self, look: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {

@@ -63,7 +63,11 @@ mod tests {
     fn the_message_of_a_record_is_read_and_other_lines_are_said_as_they_are() {
         let cases = [
             (r#"{"name":"x","level":40,"msg":"late","time":"…","v":0}"#, Level::WARN, "late"),
-            (r#"{"level":50,"msg":"no","err":{"message":"broken"},"messageId":"m1"}"#, Level::ERROR, "no: broken (message m1)"),
+            (
+                r#"{"level":50,"msg":"no","err":{"message":"broken"},"messageId":"m1"}"#,
+                Level::ERROR,
+                "no: broken (message m1)",
+            ),
             (r#"{"level":"info","msg":"other form"}"#, Level::INFO, r#"{"level":"info","msg":"other form"}"#),
             ("plain", Level::INFO, "plain"),
         ];

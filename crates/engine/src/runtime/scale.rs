@@ -9,10 +9,6 @@ const PER_PLACE: u64 = 10;
 const TOO_OLD: Duration = Duration::from_secs(5);
 /// The least time between two such doublings: new workers need a moment to show what they do.
 const BETWEEN: Duration = Duration::from_secs(5);
-/// The least time before one worker less.
-const SLOWLY: Duration = Duration::from_secs(15);
-/// How long nothing must have come before the last worker goes.
-const QUIET: Duration = Duration::from_secs(30);
 
 /// What the number of workers depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +31,10 @@ pub(crate) struct Look {
     pub(crate) unchanged: Duration,
     /// How long nothing has waited or been worked on.
     pub(crate) idle: Duration,
+    /// The least time before one worker less.
+    pub(crate) fewer_after: Duration,
+    /// How long nothing must have come before the last worker goes.
+    pub(crate) none_after: Duration,
 }
 
 /// How many workers a step should have.
@@ -49,7 +49,7 @@ pub(crate) fn wanted(look: &Look) -> u32 {
         return current.saturating_mul(2).clamp(look.min, look.max);
     }
     let last = current == 1 && needed == 0;
-    let may_go = if last { look.idle >= QUIET } else { look.unchanged >= SLOWLY };
+    let may_go = if last { look.idle >= look.none_after } else { look.unchanged >= look.fewer_after };
     if needed < current && may_go && look.ready == 0 { current - 1 } else { current }
 }
 
@@ -74,6 +74,8 @@ mod tests {
         current: 0,
         unchanged: Duration::from_secs(60),
         idle: Duration::from_secs(60),
+        fewer_after: Duration::from_secs(15),
+        none_after: Duration::from_secs(30),
     };
 
     #[test]

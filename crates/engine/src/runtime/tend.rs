@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use flowline_model::Fault;
+use flowline_model::{Fault, StepPlan};
 use flowline_queue::QueueDepth;
 use tokio::{
     sync::{mpsc, watch},
@@ -41,6 +41,8 @@ const NEWS: usize = 64;
 /// Keeps the workers of one crew.
 pub(super) struct Tender {
     crew: Arc<Crew>,
+    /// The step as it was at the last look.
+    plan: Arc<StepPlan>,
     hands: BTreeMap<String, Hand>,
     backoff: Backoff,
     trouble: Option<WorkerTrouble>,
@@ -60,7 +62,8 @@ impl Tender {
             hands: BTreeMap::new(),
             backoff: Backoff::default(),
             trouble: None,
-            wanted: crew.plan.workers.min,
+            wanted: crew.plan().workers.min,
+            plan: crew.plan(),
             wanted_since: now,
             busy: now,
             room: crew.place.remote().room(),
@@ -93,9 +96,8 @@ impl Tender {
 
     /// How many workers the step should have.
     async fn scale(&mut self) {
-        let plan = &self.crew.plan;
-        let depths = self.crew.shared.queue.depths().await.unwrap_or_default();
-        let depth = depths.into_iter().find(|depth| depth.queue == plan.queue);
+        self.plan = self.crew.plan();
+        let depth = self.crew.shared.queue.depth(&self.plan.queue).await.ok().flatten();
         let now = Instant::now();
         let look = self.look(depth.as_ref(), now);
         if look.ready + look.leased > 0 {
@@ -103,7 +105,7 @@ impl Tender {
         }
         let wanted = wanted(&Look { idle: now.duration_since(self.busy), ..look });
         if wanted != self.wanted {
-            let (from, queue) = (self.wanted, &plan.queue);
+            let (from, queue) = (self.wanted, &self.plan.queue);
             tracing::debug!(%queue, from, to = wanted, "the step gets another number of workers");
             self.wanted = wanted;
             self.wanted_since = now;
@@ -111,7 +113,8 @@ impl Tender {
     }
 
     fn look(&self, depth: Option<&QueueDepth>, now: Instant) -> Look {
-        let Crew { plan, shared, runtime, .. } = &*self.crew;
+        let Crew { shared, runtime, .. } = &*self.crew;
+        let plan = &self.plan;
         // A poll is never two at a time.
         let most = if plan.schedule.is_some() { 1 } else { u32::MAX };
         let ready = depth.map_or(0, |depth| depth.ready);
@@ -130,6 +133,8 @@ impl Tender {
             current: self.wanted,
             unchanged: now.duration_since(self.wanted_since),
             idle: Duration::ZERO,
+            fewer_after: shared.settings.docker.fewer_after,
+            none_after: shared.settings.docker.none_after,
         }
     }
 
@@ -149,10 +154,9 @@ impl Tender {
                 }
             }
             let held = presence.and_then(|presence| presence.holding_since).map(|since| now.duration_since(since));
-            if held.is_some_and(|held| held > self.crew.plan.timeout + OVERTIME) {
-                let message =
-                    format!("the attempt took longer than {:?}; its worker was killed", self.crew.plan.timeout);
-                tracing::warn!(queue = %self.crew.plan.queue, worker, "{message}");
+            if held.is_some_and(|held| held > self.plan.timeout + OVERTIME) {
+                let message = format!("the attempt took longer than {:?}; its worker was killed", self.plan.timeout);
+                tracing::warn!(queue = %self.plan.queue, worker, "{message}");
                 self.crew.place.expel(worker, Fault::retry("timeout", message));
                 hand.kill.cancel();
             }
@@ -247,7 +251,7 @@ impl Tender {
         }
         let known = self.trouble.as_ref().is_some_and(|known| known.message == trouble.text);
         if !known {
-            tracing::warn!(queue = %self.crew.plan.queue, "{}; trying again", trouble.text);
+            tracing::warn!(queue = %self.plan.queue, "{}; trying again", trouble.text);
         }
         self.backoff.unreachable(Instant::now());
         self.note(&trouble.text);
@@ -261,7 +265,7 @@ impl Tender {
         self.backoff.failed(now, at_work);
         self.note(text);
         if self.backoff.is_news() {
-            let (queue, failures) = (&self.crew.plan.queue, self.backoff.failures());
+            let (queue, failures) = (&self.plan.queue, self.backoff.failures());
             tracing::warn!(%queue, worker, failures, "a worker failed: {text}");
         }
     }
@@ -291,7 +295,7 @@ impl Tender {
                 ..trouble
             }),
         };
-        shared.workforces.put(&self.crew.plan.queue, self.crew.number, status);
+        shared.workforces.put(&self.plan.queue, self.crew.number, status);
         let ready = running > 0 || self.wanted == 0;
         if self.crew.ready.swap(ready, Ordering::Relaxed) != ready {
             shared.changed.notify_one();

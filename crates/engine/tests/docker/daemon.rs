@@ -5,14 +5,17 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Once,
     time::Duration,
 };
 
-/// The image of the tests: nothing but a shell.
-pub(crate) const IMAGE: &str = "flowline-test-shell:1";
+use super::broom;
 
-/// A daemon, by its address.
+/// The image of the tests: nothing but a shell. Another content needs another name.
+pub(crate) const IMAGE: &str = "flowline-test-shell:2";
+/// What the shell has besides itself.
+const TOOLS: [&str; 11] = ["sh", "nc", "awk", "sleep", "mkfifo", "id", "touch", "cat", "head", "kill", "wc"];
+
+/// A daemon, by its address; none is the one that `docker` finds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Daemon {
     pub(crate) host: Option<String>,
@@ -21,9 +24,13 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// The machine's own, with the image of the tests.
     pub(crate) fn of_the_machine() -> Self {
-        static IMPORTED: Once = Once::new();
         let daemon = Self::default();
-        IMPORTED.call_once(|| daemon.import());
+        // Tests run side by side, in processes of their own.
+        let lock = fs::File::create(std::env::temp_dir().join("flowline-test-image.lock")).unwrap();
+        lock.lock().unwrap();
+        if !daemon.succeeds(&["image", "inspect", IMAGE]) {
+            daemon.import();
+        }
         daemon
     }
 
@@ -37,40 +44,37 @@ impl Daemon {
 
     /// Whether `docker` succeeds.
     pub(crate) fn succeeds(&self, arguments: &[&str]) -> bool {
-        self.command(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
-        self.host.iter().for_each(|host| drop(command.args(["--host", host])));
-        command.args(arguments);
+        command.args(self.host.iter().flat_map(|host| ["--host", host])).args(arguments);
         command
     }
 
-    pub(crate) fn import(&self) {
+    fn import(&self) {
         let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
         for name in ["bin", "tmp", "etc"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::create_dir(at(name)).unwrap();
         }
         // Docker gives a tmpfs the mode of the folder below it.
-        fs::set_permissions(folder.path().join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::set_permissions(at("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-        fs::copy(busybox.expect("busybox-static is installed"), folder.path().join("bin/busybox")).unwrap();
-        for name in ["sh", "nc", "awk", "sleep", "mkfifo", "id", "touch", "cat", "head", "kill"] {
-            std::os::unix::fs::symlink("busybox", folder.path().join("bin").join(name)).unwrap();
+        fs::copy(busybox.expect("busybox-static is installed"), at("bin/busybox")).unwrap();
+        for tool in TOOLS {
+            std::os::unix::fs::symlink("busybox", at("bin").join(tool)).unwrap();
         }
-        let tar = folder.path().join("image.tar");
-        let made =
-            Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(folder.path()).args(["bin", "tmp", "etc"]).status();
-        assert!(made.unwrap().success());
+        let tar = at("image.tar");
+        let mut pack = Command::new("tar");
+        pack.arg("-cf").arg(&tar).arg("-C").arg(folder.path()).args(["bin", "tmp", "etc"]);
+        assert!(pack.status().unwrap().success());
         self.docker(&["import", "--change", "ENV PATH=/bin", tar.to_str().unwrap(), IMAGE]);
     }
 
-    /// The containers of a step, by name.
+    /// The containers of a step that run, by name.
     pub(crate) fn containers(&self, server: &str, step: &str) -> Vec<String> {
         let (server, step) = (format!("label=io.flowline.server={server}"), format!("label=io.flowline.step={step}"));
         let filters = ["--filter", server.as_str(), "--filter", step.as_str()];
@@ -88,42 +92,74 @@ impl Daemon {
     }
 }
 
-/// A daemon of the test's own, which can be stopped and started.
+/// A daemon of the test's own beside the machine's, which can be stopped and started. It has a
+/// bridge of its own, because one without takes that of the machine's away, and leaves the
+/// firewall alone.
 pub(crate) struct OwnDaemon {
     folder: tempfile::TempDir,
     running: Option<Child>,
 }
 
 impl OwnDaemon {
-    pub(crate) fn start() -> Self {
+    /// None where it cannot be: only root starts one.
+    pub(crate) fn start() -> Option<Self> {
         let mut daemon = Self { folder: tempfile::tempdir().unwrap(), running: None };
+        let id = Command::new("id").arg("-u").output().unwrap();
+        if id.stdout.trim_ascii() != b"0" {
+            return None;
+        }
+        broom::after_daemon(daemon.folder.path());
         daemon.run();
         daemon.daemon().import();
-        daemon
+        Some(daemon)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 
     pub(crate) fn daemon(&self) -> Daemon {
-        Daemon { host: Some(format!("unix://{}", self.folder.path().join("docker.sock").display())) }
+        Daemon { host: Some(format!("unix://{}", self.at("docker.sock"))) }
+    }
+
+    /// The name of its bridge.
+    fn bridge() -> String {
+        format!("flow{}", std::process::id() % 10_000_000)
+    }
+
+    fn make_bridge() {
+        let (bridge, address) = (Self::bridge(), format!("10.214.{}.1/24", std::process::id() % 256));
+        let ip =
+            |arguments: &[&str]| Command::new("ip").args(arguments).output().is_ok_and(|done| done.status.success());
+        // It stays while the daemon is away.
+        if ip(&["link", "add", &bridge, "type", "bridge"]) {
+            assert!(ip(&["addr", "add", &address, "dev", &bridge]) && ip(&["link", "set", &bridge, "up"]));
+        }
     }
 
     pub(crate) fn run(&mut self) {
-        let at = |name: &str| self.folder.path().join(name).display().to_string();
-        let log = fs::File::options().create(true).append(true).open(at("log")).unwrap();
+        Self::make_bridge();
+        let log = fs::File::options().create(true).append(true).open(self.at("log")).unwrap();
+        let number = std::process::id();
+        let namespace = format!("flowline-test-{number}");
         let child = Command::new("dockerd")
-            .args(["--host", &format!("unix://{}", at("docker.sock")), "--data-root", &at("data")])
-            .args(["--exec-root", &at("exec"), "--pidfile", &at("pid"), "--bridge", "none"])
-            .args(["--default-address-pool", "base=10.213.0.0/16,size=24"])
+            .args(["--host", &format!("unix://{}", self.at("docker.sock")), "--data-root", &self.at("data")])
+            .args(["--exec-root", &self.at("exec"), "--pidfile", &self.at("pid")])
+            .args(["--containerd-namespace", &namespace])
+            .args(["--containerd-plugins-namespace", &format!("{namespace}-plugins")])
+            .args(["--bridge", &Self::bridge(), "--iptables=false"])
+            .args(["--default-address-pool", &format!("base=10.213.{}.0/24,size=26", number % 256)])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn();
         self.running = Some(child.expect("dockerd is installed"));
-        for _ in 0..300 {
+        for _ in 0..600 {
             if self.daemon().succeeds(&["version"]) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("dockerd does not start: {}", fs::read_to_string(at("log")).unwrap_or_default());
+        panic!("dockerd does not start: {}", fs::read_to_string(self.at("log")).unwrap_or_default());
     }
 
     pub(crate) fn stop(&mut self) {
@@ -137,5 +173,6 @@ impl OwnDaemon {
 impl Drop for OwnDaemon {
     fn drop(&mut self) {
         self.stop();
+        let _ = Command::new("ip").args(["link", "delete", &Self::bridge()]).status();
     }
 }

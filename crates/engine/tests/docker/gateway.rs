@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
@@ -18,35 +19,37 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// The gateway of a test.
+#[derive(Default)]
 pub(crate) struct TestGateway {
-    address: SocketAddr,
+    address: Arc<Mutex<Option<SocketAddr>>>,
     doors: Arc<Doors>,
 }
 
 /// Who may come in, by token.
 type Doors = Mutex<BTreeMap<String, (Arc<TestStep>, String)>>;
 
-impl TestGateway {
-    /// Listens on an address of this machine that containers reach.
-    pub(crate) async fn listen(address: std::net::IpAddr) -> Arc<Self> {
-        let listener = TcpListener::bind((address, 0)).await.unwrap();
-        let doors: Arc<Doors> = Arc::default();
-        let gateway = Arc::new(Self { address: listener.local_addr().unwrap(), doors: Arc::clone(&doors) });
+#[async_trait]
+impl Gateway for TestGateway {
+    async fn listen(&self, address: IpAddr) -> io::Result<()> {
+        if self.address.lock().unwrap().is_some() {
+            return Ok(());
+        }
+        let listener = TcpListener::bind((address, 0)).await?;
+        *self.address.lock().unwrap() = Some(listener.local_addr()?);
+        let doors = Arc::clone(&self.doors);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, Arc::clone(&doors)));
             }
         });
-        gateway
+        Ok(())
     }
-}
 
-impl Gateway for TestGateway {
     fn open(&self, step: RemoteStep, _: Arc<dyn Host>) -> Arc<dyn GatewayStep> {
         Arc::new_cyclic(|me| TestStep {
             me: me.clone(),
             step,
-            address: self.address,
+            address: Arc::clone(&self.address),
             doors: Arc::clone(&self.doors),
             room: watch::Sender::new(0),
             seats: Mutex::default(),
@@ -69,7 +72,7 @@ struct Seat {
 struct TestStep {
     me: std::sync::Weak<TestStep>,
     step: RemoteStep,
-    address: SocketAddr,
+    address: Arc<Mutex<Option<SocketAddr>>>,
     doors: Arc<Doors>,
     room: watch::Sender<usize>,
     seats: Mutex<BTreeMap<String, (Seat, Option<Fault>)>>,
@@ -144,9 +147,10 @@ impl GatewayStep for TestStep {
         self.seats.lock().unwrap().insert(worker.to_owned(), (seat, None));
         let token = format!("{:032x}", rand::random::<u128>());
         self.doors.lock().unwrap().insert(token.clone(), (self.me.upgrade().unwrap(), worker.to_owned()));
+        let address = self.address.lock().unwrap().unwrap();
         let mut environment = vec![
-            ("HOST".to_owned(), self.address.ip().to_string()),
-            ("PORT".to_owned(), self.address.port().to_string()),
+            ("HOST".to_owned(), address.ip().to_string()),
+            ("PORT".to_owned(), address.port().to_string()),
             ("TOKEN".to_owned(), token),
         ];
         for (name, value) in self.step.config.as_object().into_iter().flatten() {

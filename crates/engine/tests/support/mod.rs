@@ -179,7 +179,7 @@ impl Bench {
     }
 
     pub(crate) async fn until(&self, mut reached: impl FnMut() -> bool, what: &str) {
-        for _ in 0..2_000 {
+        for _ in 0..6_000 {
             if reached() {
                 return;
             }
@@ -191,7 +191,7 @@ impl Bench {
 
     /// Waits until nothing waits any more on the queues of actions.
     pub(crate) async fn until_idle(&self) {
-        for _ in 0..2_000 {
+        for _ in 0..6_000 {
             self.engine.caught_up().await.unwrap();
             let all = ExecutionFilter { limit: 10_000, ..ExecutionFilter::default() };
             let executions = self.engine.records().executions(&all).await.unwrap();

@@ -35,6 +35,14 @@ impl EmbeddedQueue {
         self.shared.heads.named(name).ok_or_else(|| QueueError::Unknown(name.clone()))
     }
 
+    async fn depth_of(&self, head: &Arc<Head>) -> Result<QueueDepth, QueueError> {
+        let (mut depth, unread) = depth(head);
+        if unread {
+            depth.oldest = depth.oldest.into_iter().chain(self.oldest_on_disk(head).await?).min();
+        }
+        Ok(depth)
+    }
+
     fn send(&self, order: Order) -> Result<(), QueueError> {
         self.shared.orders.send(order).map_err(|_| QueueError::Closed)
     }
@@ -225,13 +233,16 @@ impl Queue for EmbeddedQueue {
     async fn depths(&self) -> Result<Vec<QueueDepth>, QueueError> {
         let mut depths = Vec::new();
         for head in self.shared.heads.all() {
-            let (mut depth, unread) = depth(&head);
-            if unread {
-                depth.oldest = depth.oldest.into_iter().chain(self.oldest_on_disk(&head).await?).min();
-            }
-            depths.push(depth);
+            depths.push(self.depth_of(&head).await?);
         }
         Ok(depths)
+    }
+
+    async fn depth(&self, queue: &QueueName) -> Result<Option<QueueDepth>, QueueError> {
+        match self.shared.heads.named(queue) {
+            Some(head) => self.depth_of(&head).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn discard(&self, queue: &QueueName) -> Result<u64, QueueError> {

@@ -68,6 +68,8 @@ impl Docker {
     /// Makes a container and starts it.
     pub(super) async fn run(&self, worker: &str, body: ContainerCreateBody) -> Result<(), Trouble> {
         let api = self.client.api().await?;
+        // Nobody closes it.
+        let _turn = self.starts.acquire().await;
         let made = async {
             let options = CreateContainerOptionsBuilder::default().name(worker).build();
             api.create_container(Some(options), body).await?;

@@ -22,6 +22,8 @@ use crate::runtime::{Ending, Trouble, Workplace, lines::LogTarget};
 
 /// How often removing is tried before it is left to the sweep.
 const TRIES: u32 = 3;
+/// How long between.
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// How long the last lines of a container are waited for.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -45,6 +47,16 @@ impl DockerPlace {
         let (docker, name, log) = (Arc::clone(&self.docker), worker.to_owned(), self.log.of(worker));
         let reader = tokio::spawn(async move { docker.follow(&name, log).await });
         self.readers(|readers| readers.insert(worker.to_owned(), reader));
+    }
+
+    async fn remove(&self, worker: &str) -> bool {
+        for _ in 0..TRIES {
+            if self.docker.remove(worker).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(BETWEEN_TRIES).await;
+        }
+        false
     }
 
     /// The last lines of one that crashed are those that matter: they are read before it goes.
@@ -74,7 +86,9 @@ impl Workplace for DockerPlace {
         let Network { id: network, address } = self.docker.network(&self.recipe.network).await?;
         let recipe = Recipe { network, ..self.recipe.clone() };
         self.gateway.listen(address).await.map_err(|error| {
-            Trouble::unreachable(format!("the step gateway cannot listen on {address}, where containers reach it: {error}"))
+            Trouble::unreachable(format!(
+                "the step gateway cannot listen on {address}, where containers reach it: {error}"
+            ))
         })?;
         let of_image = self.docker.user_of(&self.recipe.image).await?;
         let user = user(of_image.as_deref(), &self.recipe.user);
@@ -100,14 +114,11 @@ impl Workplace for DockerPlace {
     async fn clear(&self, worker: &str, reason: Fault) {
         self.step.expel(worker, reason);
         self.read_to_the_end(worker).await;
-        for _ in 0..TRIES {
-            if self.docker.remove(worker).await.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        // If it is still there the sweep removes it.
+        let is_removed = self.remove(worker).await;
         self.docker.known(|known| known.remove(worker));
+        if !is_removed {
+            self.docker.litter.notify_one();
+        }
     }
 
     fn expel(&self, worker: &str, reason: Fault) {

@@ -14,6 +14,9 @@ const EVERY: Duration = Duration::from_secs(60);
 /// How often while the daemon is out of reach.
 const SOON: Duration = Duration::from_secs(2);
 
+/// How long the last sweep may take.
+const LAST: Duration = Duration::from_secs(10);
+
 /// Sweeps until it is stopped: what an earlier process left can admit itself nowhere any more.
 pub(crate) async fn run(docker: Arc<Docker>, stop: CancellationToken) {
     loop {
@@ -27,9 +30,17 @@ pub(crate) async fn run(docker: Arc<Docker>, stop: CancellationToken) {
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            // What could not be removed just now cannot be at once either.
+            () = docker.litter.notified() => tokio::time::sleep(SOON).await,
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// Sweeps for the last time, when nobody tends any container any more.
+pub(crate) async fn last(docker: &Docker) {
+    // Who is away has nothing to be removed by; the next server with this folder sweeps again.
+    let _ = tokio::time::timeout(LAST, docker.sweep()).await;
 }
 
 impl Docker {
@@ -46,9 +57,11 @@ impl Docker {
         let names = names.map(|name| name.trim_start_matches('/').to_owned());
         // Asked after the list was made: a container is known from before it is made.
         let orphans: Vec<String> = names.filter(|name| !self.known(|known| known.contains(name))).collect();
+        let mut failed = None;
         for orphan in &orphans {
-            self.remove(orphan).await?;
+            // One that cannot be removed does not keep the others.
+            failed = self.remove(orphan).await.err().or(failed);
         }
-        Ok(orphans.len())
+        failed.map_or(Ok(orphans.len()), Err)
     }
 }

@@ -31,8 +31,6 @@ use crate::runtime::{
     lines::{Lines, LogTarget},
 };
 
-/// A child that is up for so long takes messages, if it did not say so before.
-const SETTLED: Duration = Duration::from_millis(300);
 /// How long a child may take to end once it was asked to by a signal.
 const AFTER_SIGNAL: Duration = Duration::from_secs(5);
 /// How long a child may take to end once its input has.
@@ -115,6 +113,9 @@ struct Running {
     stdout: FramedRead<ChildStdout, LinesCodec>,
     seat: Arc<Seat>,
     log: Lines,
+    post: Arc<Post>,
+    /// Whether it ever said a word of the protocol.
+    spoke: bool,
 }
 
 /// How a child's work came to its end.
@@ -136,8 +137,12 @@ pub(super) async fn run(mut child: Child, post: Arc<Post>, seat: Arc<Seat>, log:
     let stderr = tokio::spawn(read_errors(stderr, Lines::new(log.clone())));
     let stdout = FramedRead::new(stdout, LinesCodec::new_with_max_length(LONGEST_LINE));
     let group = Group::of(&child);
-    let mut running = Running { child, group, stdin, stdout, seat, log: Lines::new(log) };
-    let end = running.work(&post).await;
+    let log = Lines::new(log);
+    let mut running = Running { child, group, stdin, stdout, seat, log, post, spoke: false };
+    let end = running.work().await;
+    if matches!(end, End::Itself) && !running.spoke {
+        running.post.was_silent();
+    }
     let ending = running.finish(end).await;
     let _ = tokio::time::timeout(AFTER_INPUT, stderr).await;
     ending
@@ -152,7 +157,8 @@ async fn read_errors(mut stderr: impl AsyncRead + Unpin, mut lines: Lines) {
 }
 
 impl Running {
-    async fn work(&mut self, post: &Post) -> End {
+    async fn work(&mut self) -> End {
+        let post = Arc::clone(&self.post);
         if let Some(end) = self.settle().await {
             return end;
         }
@@ -189,14 +195,17 @@ impl Running {
     /// Waits until it says that it is ready, or has been up for a moment: one that ends at once is
     /// given nothing.
     async fn settle(&mut self) -> Option<End> {
-        let settled = Instant::now() + SETTLED;
+        let settled = Instant::now() + self.post.settled();
         loop {
             tokio::select! {
                 () = self.seat.kill.cancelled() => return Some(End::Told),
                 () = self.seat.stop.cancelled() => return Some(End::Told),
                 () = tokio::time::sleep_until(settled) => return None,
                 line = self.stdout.next() => match line {
-                    Some(Ok(line)) if matches!(protocol::read(&line), Ok(Said::Ready(true))) => return None,
+                    Some(Ok(line)) if matches!(protocol::read(&line), Ok(Said::Ready(true))) => {
+                        self.has_spoken();
+                        return None;
+                    }
                     Some(Ok(line)) => self.log.take(format!("(outside of a message) {line}\n").as_bytes()),
                     Some(Err(error)) => return Some(End::Broke(error.to_string())),
                     None => return Some(End::Itself),
@@ -249,21 +258,18 @@ impl Running {
 
     /// What it answers; outside, why it can have no more messages.
     async fn converse(&mut self, line: &str) -> Result<Result<Answer, Fault>, (Fault, End)> {
-        let itself = || (Fault::retry("worker_lost", "the program ended"), End::Itself);
-        self.stdin.write_all(line.as_bytes()).await.map_err(|_| itself())?;
-        self.stdin.flush().await.map_err(|_| itself())?;
+        let broke = |fault: Fault| (fault.clone(), End::Broke(fault.message));
         let mut answer = Answer::default();
+        let mut unwritten = line.as_bytes();
         loop {
-            let line = match self.stdout.next().await {
-                Some(Ok(line)) => line,
-                Some(Err(error)) => {
-                    let text = format!("a line of the program cannot be read: {error}; at most {LONGEST_LINE} bytes");
-                    return Err((Fault::reject("program_protocol", text.clone()), End::Broke(text)));
+            let line = self.exchange(&mut unwritten).await?;
+            let said = protocol::read(&line).map_err(broke)?;
+            self.has_spoken();
+            match said {
+                Said::Done(true) | Said::Fault(_) if !unwritten.is_empty() => {
+                    let text = "the program answered before it had read the message to its end";
+                    return Err(broke(Fault::reject("program_protocol", text)));
                 }
-                None => return Err(itself()),
-            };
-            let broke = |fault: Fault| (fault.clone(), End::Broke(fault.message));
-            match protocol::read(&line).map_err(broke)? {
                 Said::Done(true) => return Ok(Ok(answer)),
                 Said::Fault(failed) => return Ok(Err(failed.into())),
                 Said::Emit(emitted) => answer.emit(emitted, line.len()).map_err(broke)?,
@@ -272,6 +278,34 @@ impl Running {
                 Said::Ready(_) | Said::Done(false) => {}
             }
         }
+    }
+
+    /// The next line that it says, while it is given what it has not yet read: neither side waits
+    /// for the other.
+    async fn exchange(&mut self, unwritten: &mut &[u8]) -> Result<String, (Fault, End)> {
+        let itself = || (Fault::retry("worker_lost", "the program ended"), End::Itself);
+        loop {
+            tokio::select! {
+                line = self.stdout.next() => return match line {
+                    Some(Ok(line)) => Ok(line),
+                    Some(Err(error)) => {
+                        let text =
+                            format!("a line of the program cannot be read: {error}; at most {LONGEST_LINE} bytes");
+                        Err((Fault::reject("program_protocol", text.clone()), End::Broke(text)))
+                    }
+                    None => Err(itself()),
+                },
+                written = self.stdin.write(unwritten), if !unwritten.is_empty() => match written {
+                    Ok(count) => *unwritten = &unwritten[count..],
+                    Err(_) => return Err(itself()),
+                },
+            }
+        }
+    }
+
+    fn has_spoken(&mut self) {
+        self.spoke = true;
+        self.post.spoke();
     }
 
     /// Brings it to its end: its input ends, then it is asked, then it is killed with all that it
@@ -303,6 +337,9 @@ impl Running {
 fn explain(status: ExitStatus) -> Ending {
     Ending::lost(match (status.code(), status.signal()) {
         (Some(0), _) => "the program ended by itself, without an error: it should read until its input ends".to_owned(),
+        (Some(code @ 126..=127), _) => {
+            format!("the program could not be started (exit code {code}): the step's log says why")
+        }
         (Some(code), _) => format!("the program failed (exit code {code}): the step's log may say why"),
         (None, Some(9)) => "the program was killed (SIGKILL): from outside, or for lack of memory".to_owned(),
         (None, Some(signal)) => format!("the program was ended by signal {signal}"),

@@ -75,7 +75,7 @@ impl Workplace for ProcessPlace {
     }
 
     async fn start(&self, worker: &str) -> Result<(), Trouble> {
-        let child = self.program.start()?;
+        let child = self.program.start().await?;
         let (seat, post, log) = (Seat::new(), Arc::clone(&self.post), self.log.of(worker));
         let (tell, ended) = watch::channel(None);
         self.children(|children| children.insert(worker.to_owned(), Kept { seat: Arc::clone(&seat), ended }));

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,6 +19,11 @@ use tokio::{
 };
 
 use super::protocol::{self, Answer};
+
+/// A child that is up for so long takes messages, if it did not say so before.
+const SETTLED: Duration = Duration::from_millis(300);
+/// How often that doubles at most.
+const MOST_DOUBLINGS: u32 = 5;
 
 /// Where a poll's snapshot is remembered.
 const SNAPSHOT: &str = "snapshot";
@@ -40,11 +48,37 @@ pub(super) struct Post {
     room: watch::Sender<usize>,
     free: Mutex<VecDeque<Desk>>,
     freed: Notify,
+    /// How many children in a row ended without ever having said a word.
+    silent: AtomicU32,
 }
 
 impl Post {
     pub(super) fn new(kind: OperationKind, timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { kind, timeout, room: watch::Sender::new(0), free: Mutex::default(), freed: Notify::new() })
+        Arc::new(Self {
+            kind,
+            timeout,
+            room: watch::Sender::new(0),
+            free: Mutex::default(),
+            freed: Notify::new(),
+            silent: AtomicU32::new(0),
+        })
+    }
+
+    /// How long a child must have been up before it is given a message: the longer, the more of
+    /// those before it ended without a word. A program that cannot even start costs no message
+    /// its attempts, however slow the machine is.
+    pub(super) fn settled(&self) -> Duration {
+        SETTLED * (1 << self.silent.load(Ordering::Relaxed).min(MOST_DOUBLINGS))
+    }
+
+    /// A child has spoken.
+    pub(super) fn spoke(&self) {
+        self.silent.store(0, Ordering::Relaxed);
+    }
+
+    /// A child has ended without a word.
+    pub(super) fn was_silent(&self) {
+        self.silent.fetch_add(1, Ordering::Relaxed);
     }
 
     fn free<T>(&self, look: impl FnOnce(&mut VecDeque<Desk>) -> T) -> T {
