@@ -40,7 +40,7 @@ pub(crate) async fn run(file: &Path, sink: String) -> Result<()> {
     thread::spawn(move || append_in_groups(file, &waiting, &durable));
     post_all(work, sink)?;
     let floor = Floor { writer, accepted: Arc::default() };
-    process::serve(Router::new().fallback(accept).with_state(floor)).await
+    process::serve("127.0.0.1", Router::new().fallback(accept).with_state(floor)).await
 }
 
 async fn accept(State(floor): State<Floor>, body: Bytes) -> (StatusCode, Json<Value>) {

@@ -2,6 +2,7 @@
 //! each group also runs alone. See `bench/README.md` for the figures so far.
 
 mod clock;
+mod containers;
 mod contest;
 mod deep;
 mod engine;
@@ -61,12 +62,18 @@ enum What {
     Start,
     /// Leasing and settling with ten million messages waiting.
     Deep,
+    /// Every step in a container of its own; needs Docker and the images.
+    Containers,
     /// A part of the benchmarks: sends forms.
     #[command(hide = true)]
     Load(Load),
     /// A part of the benchmarks: takes and verifies contacts.
     #[command(hide = true)]
-    Sink,
+    Sink {
+        /// The address it listens on.
+        #[arg(long, default_value = "127.0.0.1")]
+        host: String,
+    },
     /// A part of the benchmarks: the work with no engine.
     #[command(hide = true)]
     Floor {
@@ -82,7 +89,7 @@ async fn main() -> Result<()> {
     let bench = Bench::parse();
     match &bench.what {
         What::Load(load) => println!("{}", serde_json::to_string(&load::run(load.clone()).await?)?),
-        What::Sink => sink::run().await?,
+        What::Sink { host } => sink::run(host).await?,
         What::Floor { file, sink } => floor::run(file, sink.clone()).await?,
         What::All => {
             for group in [What::Story, What::Latency, What::Engine, What::Memory, What::Start, What::Deep] {
@@ -103,6 +110,9 @@ impl Bench {
             What::Memory => ("Memory", memory::figures(&binary).await?),
             What::Start => ("Start", start::figures(&binary, self.waiting).await?),
             What::Deep => ("Deep queues", deep::figures(self.depth).await?),
+            What::Containers => {
+                ("Steps in containers", containers::figures(&binary, self.messages, self.seconds).await?)
+            }
             _ => ("End to end", story::figures(&binary, self.messages).await?),
         };
         figure::print(title, &figures);

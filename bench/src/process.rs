@@ -18,8 +18,8 @@ use tempfile::TempDir;
 const TICKS: f64 = 100.0;
 
 /// Serves on a free port and prints the address, for [`Process::of_this`].
-pub(crate) async fn serve(router: Router) -> Result<()> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+pub(crate) async fn serve(host: &str, router: Router) -> Result<()> {
+    let listener = tokio::net::TcpListener::bind((host, 0)).await?;
     println!("{}", listener.local_addr()?);
     axum::serve(listener, router).await?;
     Ok(())
@@ -52,12 +52,7 @@ impl Process {
 
     /// CPU seconds so far, of the process with all its threads.
     pub(crate) fn cpu(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is the name in parentheses and may hold spaces.
-        let (_, rest) = text.rsplit_once(')').context("/proc/…/stat reads otherwise")?;
-        let field = |index: usize| rest.split_whitespace().nth(index).and_then(|text| text.parse::<f64>().ok());
-        let ticks = field(11).zip(field(12)).map(|(user, system)| user + system);
-        Ok(ticks.context("/proc/…/stat reads otherwise")? / TICKS)
+        cpu_of(self.child.id())
     }
 
     /// Resident memory in MB (10⁶ bytes).
@@ -83,6 +78,21 @@ impl Process {
         self.child.wait()?;
         Ok(())
     }
+}
+
+/// CPU seconds of a process so far, with all its threads.
+pub(crate) fn cpu_of(process: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is the name in parentheses and may hold spaces.
+    let (_, rest) = text.rsplit_once(')').context("/proc/…/stat reads otherwise")?;
+    let field = |index: usize| rest.split_whitespace().nth(index).and_then(|text| text.parse::<f64>().ok());
+    let ticks = field(11).zip(field(12)).map(|(user, system)| user + system);
+    Ok(ticks.context("/proc/…/stat reads otherwise")? / TICKS)
+}
+
+/// Resident memory of a process, in MB.
+pub(crate) fn memory_of(process: u32) -> Result<f64> {
+    status(&process.to_string(), "VmRSS:")
 }
 
 /// Resident memory of the benchmark itself, in MB.
@@ -119,6 +129,7 @@ pub(crate) async fn run<T: DeserializeOwned>(arguments: Vec<String>) -> Result<T
 pub(crate) struct Installation {
     folder: TempDir,
     binary: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Installation {
@@ -129,7 +140,21 @@ impl Installation {
         for (name, text) in flows {
             fs::write(folder.path().join("flows").join(format!("{name}.yaml")), text)?;
         }
-        Ok(Self { folder, binary: binary.to_owned() })
+        Ok(Self { folder, binary: binary.to_owned(), environment: Vec::new() })
+    }
+
+    /// With a setting by its variable.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs another command on the data folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<()> {
+        let output = Command::new(&self.binary).args(arguments).arg("--data").arg(self.path("data")).output()?;
+        let trouble = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "flowline {arguments:?}: {trouble}");
+        Ok(())
     }
 
     /// A path inside the folder.
@@ -147,6 +172,7 @@ impl Installation {
             .arg("--data")
             .arg(self.path("data"))
             .args(["--listen", &address.to_string()])
+            .envs(self.environment.iter().cloned())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()

@@ -41,7 +41,7 @@ struct Seen {
 type Shared = Arc<Mutex<Seen>>;
 
 /// Serves until it is killed; prints its address first.
-pub(crate) async fn run() -> Result<()> {
+pub(crate) async fn run(host: &str) -> Result<()> {
     let seen = Shared::default();
     let router = Router::new()
         .route("/report", get(report))
@@ -49,7 +49,7 @@ pub(crate) async fn run() -> Result<()> {
         .fallback(take)
         .layer(DefaultBodyLimit::disable())
         .with_state(seen);
-    process::serve(router).await
+    process::serve(host, router).await
 }
 
 async fn take(State(seen): State<Shared>, headers: HeaderMap, body: Bytes) -> StatusCode {
