@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use flowline_engine::{EngineError, Execution, ExecutionDetail, ExecutionFilter, Records};
-use flowline_model::{ExecutionId, FlowName, StepId};
+use flowline_engine::{EngineError, Execution, ExecutionDetail, ExecutionFilter, FlowStatus, Records, WorkersStatus};
+use flowline_model::{ExecutionId, FlowName, QueueName, StepId};
 use flowline_queue::{DeadLetter, DeadLetterFilter, QueueDepth, QueueError, Replay};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -72,6 +72,15 @@ impl Lookup {
             Self::Server(client) => client.list("queues", &[]).await,
             Self::Stopped(records) => Ok(records.queues().await?),
         }
+    }
+
+    /// The workers of steps that do not run in the server's process; none where no server runs.
+    pub(crate) async fn workers(&self) -> Outcome<BTreeMap<QueueName, WorkersStatus>> {
+        let Self::Server(client) = self else { return Ok(BTreeMap::new()) };
+        let flows: Vec<FlowStatus> = client.list("flows", &[]).await?;
+        let steps =
+            flows.into_iter().flat_map(|flow| flow.steps.into_iter().map(move |step| (flow.name.clone(), step)));
+        Ok(steps.filter_map(|(flow, step)| Some((QueueName::new(flow, step.id), step.workers?))).collect())
     }
 
     pub(crate) async fn executions(&self, filter: &ExecutionFilter) -> Outcome<Vec<Execution>> {

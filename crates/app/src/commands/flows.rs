@@ -31,8 +31,11 @@ pub(super) async fn run(options: Flows) -> Outcome {
 
 fn row(flow: &FlowStatus) -> Vec<String> {
     let alerts = flow.steps.iter().filter_map(|step| {
-        let alert = step.alert.as_ref()?;
-        Some(format!("{}: {}", step.id, table::cut(&alert.message, 60)))
+        let alert = step.alert.as_ref().map(|alert| &alert.message);
+        let trouble = step.workers.as_ref().and_then(|workers| workers.trouble.as_ref());
+        // What went wrong before a worker stood again is over.
+        let trouble = trouble.filter(|trouble| trouble.failures > 0).map(|trouble| &trouble.message);
+        Some(format!("{}: {}", step.id, table::cut(alert.or(trouble)?, 60)))
     });
     let alerts: Vec<String> = alerts.collect();
     vec![flow.name.to_string(), flow.version.to_string(), state(flow), trigger(flow), alerts.join("; ")]

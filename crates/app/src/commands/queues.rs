@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use flowline_engine::WorkersStatus;
 use flowline_queue::QueueDepth;
 
 use super::print_json;
@@ -13,7 +14,8 @@ use crate::{
 };
 
 pub(super) async fn run(options: Queues) -> Outcome {
-    let queues = Lookup::open(&options.source).await?.queues().await?;
+    let lookup = Lookup::open(&options.source).await?;
+    let queues = lookup.queues().await?;
     if options.source.json {
         return print_json(&queues);
     }
@@ -23,8 +25,21 @@ pub(super) async fn run(options: Queues) -> Outcome {
     }
     let figures = ["READY", "LEASED", "DELAYED", "DEAD", "SIZE", "OLDEST"].map(Column::Right);
     let columns = [&[Column::Left("QUEUE")], figures.as_slice()].concat();
-    table::print(&columns, queues.iter().map(row));
+    let workers = lookup.workers().await?;
+    if workers.is_empty() {
+        table::print(&columns, queues.iter().map(row));
+    } else {
+        let columns = [columns, vec![Column::Right("WORKERS")]].concat();
+        let rows = queues.iter().map(|depth| [row(depth), vec![number(workers.get(&depth.queue))]].concat());
+        table::print(&columns, rows);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many workers there are, of how many there should be; of those in the server's process
+/// nothing needs to be told.
+fn number(workers: Option<&WorkersStatus>) -> String {
+    workers.map_or_else(|| "-".to_owned(), |workers| format!("{}/{}", workers.running, workers.wanted))
 }
 
 fn row(depth: &QueueDepth) -> Vec<String> {
