@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::text;
+use crate::{plain::plain, text};
 
 /// One part of a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +128,7 @@ fn choice(about: &Map<String, Value>) -> Value {
 fn description(about: &Map<String, Value>) -> String {
     let mut sentences: Vec<String> = Vec::new();
     let mut add = |sentence: &str| {
+        let sentence = plain(sentence);
         let sentence = sentence.trim();
         if !sentence.is_empty() {
             sentences.push(if sentence.ends_with(['.', '!', '?', ':']) {

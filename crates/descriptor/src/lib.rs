@@ -8,6 +8,7 @@ mod dialect;
 mod example;
 mod fields;
 mod operations;
+mod plain;
 
 use flowline_model::OperationSpec;
 use flowline_sdk::{Image, Operation};

@@ -4,7 +4,7 @@
 use flowline_model::OperationSpec;
 use serde_json::{Map, Value, json};
 
-use crate::{Descriptor, Entry, dialect, example, fields, text};
+use crate::{Descriptor, Entry, dialect, example, fields, plain::plain, text};
 
 /// Where the schema of the body stands in that of `with`.
 const BODY: &str = "/properties/body";
@@ -33,8 +33,8 @@ pub(crate) fn spec(descriptor: &Descriptor, entry: &Entry<'_>) -> OperationSpec 
 fn summary(descriptor: &Descriptor, entry: &Entry<'_>, title: &str) -> String {
     let help = entry.about.get("help").and_then(Value::as_object).map_or("", |help| text(help, "description"));
     let said = [text(entry.about, "description"), help].into_iter().find(|said| !said.is_empty());
-    let sentence = said.and_then(|said| said.lines().next()).unwrap_or_default();
-    if sentence.is_empty() { format!("{title}, of {}.", descriptor.title()) } else { sentence.to_owned() }
+    let sentence = plain(said.and_then(|said| said.lines().next()).unwrap_or_default());
+    if sentence.is_empty() { format!("{title}, of {}.", descriptor.title()) } else { sentence }
 }
 
 /// What is to be known besides the fields, as Markdown.

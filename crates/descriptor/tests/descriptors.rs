@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 const PETSTORE: &str = include_str!("components/petstore.json");
 
+const REST: &str = include_str!("components/rest.json");
+
 fn petstore() -> Descriptor {
     Descriptor::read("petstore", PETSTORE).unwrap()
 }
@@ -66,6 +68,30 @@ fn a_component_becomes_operations() {
 }
 
 #[test]
+fn what_was_written_for_forms_and_browsers_reads_well() {
+    let rest = Descriptor::read("rest", REST).unwrap();
+    assert_eq!((rest.summary(), rest.version().as_str()), ("Calls anything that speaks HTTP.", "2.2.2-dev.2"));
+    let call = spec(&rest, "rest.call");
+    assert_eq!(
+        (call.kind, call.summary.as_str()),
+        (OperationKind::Polling, "Sends a GET and parses the answer. Then it emits.")
+    );
+    assert!(call.description.contains("<https://docs.example/rest>") && !call.description.contains("#call"));
+    let fields = call.config.pointer("/properties/fields").unwrap();
+    let expected = "Works only if policy is retry Values < 11, so 1 < 2. For example `10`.";
+    assert_eq!(fields["properties"]["maxRetries"]["description"], expected);
+    assert_eq!(fields["properties"]["reader"], json!({ "title": "REST API" }), "any shape");
+    assert_eq!(fields["required"], json!(["code", "reader"]));
+    assert_eq!(fields["properties"]["code"], json!({ "type": "string", "title": "Code" }), "a default is the form's");
+    assert!(spec(&rest, "rest.callOld").description.contains("advise against"));
+    let right =
+        json!({ "fields": { "code": "x", "mode": "groupSize&timeout" }, "credential": { "auth": { "basic": {} } } });
+    assert_eq!(problems(&spec(&rest, "rest.regroup"), &right), Vec::<String>::new());
+    let anything = json!({ "fields": { "code": "x" }, "body": [1, "two"] });
+    assert_eq!(problems(&spec(&rest, "rest.anything"), &anything), Vec::<String>::new());
+}
+
+#[test]
 fn fields_become_a_schema() {
     let poll = spec(&petstore(), "petstore.poll");
     assert!(poll.config.pointer("/properties/body").is_none(), "a poll receives nothing");
@@ -122,7 +148,8 @@ fn a_flow_is_checked_against_it() {
 
 #[test]
 fn examples_fit_their_operations() {
-    for spec in petstore().specs() {
+    let rest = Descriptor::read("rest", REST).unwrap();
+    for spec in petstore().specs().into_iter().chain(rest.specs()) {
         let text = format!(
             "name: x\nsteps:\n  hook:\n    use: webhook.receive\n  x:\n    use: {}\n    after: hook\n    with:\n{}\n",
             spec.name,

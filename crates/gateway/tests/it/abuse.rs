@@ -280,6 +280,21 @@ async fn frames_at_the_wrong_time_and_garbage() {
     others_go_on(&rig).await;
 }
 
+/// It says nothing more and its connection lingers: what waits is for somebody else.
+#[tokio::test]
+async fn a_consumer_that_was_refused_takes_nothing_more() {
+    let rig = Rig::new().await;
+    let mut raw = Raw::open(&rig, &rig.admit("w1")["ELASTICIO_AMQP_URI"]).await;
+    let consume = basic::Consume { queue: "test.step.messages".into(), ..Default::default() };
+    raw.method(1, AMQPClass::Basic(basic::AMQPMethod::Consume(consume))).await;
+    raw.next().await;
+    rig.until(|step| *step.room().borrow() == 1).await;
+    raw.send(&AMQPFrame::Body(1, b"x".to_vec())).await;
+    assert_eq!(raw.refusal().await, 505);
+    rig.until(|step| *step.room().borrow() == 0).await;
+    others_go_on(&rig).await;
+}
+
 #[tokio::test]
 async fn another_protocol_is_told_which_one_is_spoken() {
     let rig = Rig::new().await;
