@@ -47,7 +47,13 @@ const STARTS: usize = 4;
 impl Docker {
     /// Reaches nobody yet: the daemon may come later, and go and come back.
     pub(crate) fn new(host: Option<&str>, server: String) -> Self {
-        Self { client: Client::new(host), server, known: Mutex::default(), starts: Semaphore::new(STARTS), litter: Notify::new() }
+        Self {
+            client: Client::new(host),
+            server,
+            known: Mutex::default(),
+            starts: Semaphore::new(STARTS),
+            litter: Notify::new(),
+        }
     }
 
     fn known<T>(&self, look: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {

@@ -79,7 +79,7 @@ pub(super) fn workplace(
         network: settings.network.clone(),
         user: settings.user.clone(),
     };
-    Ok(Arc::new(DockerPlace { docker: Arc::clone(&shared.docker), step, recipe, log, readers: Mutex::default() }))
+    Ok(Arc::new(DockerPlace { docker: Arc::clone(&shared.docker), step, recipe, log, kept: Mutex::default() }))
 }
 
 /// The image of an operation, and what is started in it.

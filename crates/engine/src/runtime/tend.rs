@@ -155,8 +155,7 @@ impl Tender {
             }
             let held = presence.and_then(|presence| presence.holding_since).map(|since| now.duration_since(since));
             if held.is_some_and(|held| held > self.plan.timeout + OVERTIME) {
-                let message =
-                    format!("the attempt took longer than {:?}; its worker was killed", self.plan.timeout);
+                let message = format!("the attempt took longer than {:?}; its worker was killed", self.plan.timeout);
                 tracing::warn!(queue = %self.plan.queue, worker, "{message}");
                 self.crew.place.expel(worker, Fault::retry("timeout", message));
                 hand.kill.cancel();

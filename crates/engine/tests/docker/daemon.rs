@@ -108,7 +108,7 @@ impl OwnDaemon {
         if id.stdout.trim_ascii() != b"0" {
             return None;
         }
-        broom::after_daemon(daemon.folder.path());
+        broom::after_daemon(daemon.folder.path(), &Self::bridge());
         daemon.run();
         daemon.daemon().import();
         Some(daemon)
@@ -129,7 +129,8 @@ impl OwnDaemon {
 
     fn make_bridge() {
         let (bridge, address) = (Self::bridge(), format!("10.214.{}.1/24", std::process::id() % 256));
-        let ip = |arguments: &[&str]| Command::new("ip").args(arguments).output().is_ok_and(|done| done.status.success());
+        let ip =
+            |arguments: &[&str]| Command::new("ip").args(arguments).output().is_ok_and(|done| done.status.success());
         // It stays while the daemon is away.
         if ip(&["link", "add", &bridge, "type", "bridge"]) {
             assert!(ip(&["addr", "add", &address, "dev", &bridge]) && ip(&["link", "set", &bridge, "up"]));
@@ -172,6 +173,6 @@ impl OwnDaemon {
 impl Drop for OwnDaemon {
     fn drop(&mut self) {
         self.stop();
-        let _ = Command::new("ip").args(["link", "delete", &Self::bridge()]).status();
+        let _ = Command::new("ip").args(["link", "delete", &Self::bridge()]).output();
     }
 }

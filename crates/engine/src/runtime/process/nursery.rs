@@ -15,9 +15,7 @@ type Start = Box<dyn FnOnce() + Send>;
 static THREAD: Mutex<Option<mpsc::Sender<Start>>> = Mutex::new(None);
 
 /// Starts a child there.
-pub(super) async fn start(
-    child: impl FnOnce() -> Result<Child, Trouble> + Send + 'static,
-) -> Result<Child, Trouble> {
+pub(super) async fn start(child: impl FnOnce() -> Result<Child, Trouble> + Send + 'static) -> Result<Child, Trouble> {
     let (tell, told) = oneshot::channel();
     let runtime = Handle::current();
     hand_over(Box::new(move || {
