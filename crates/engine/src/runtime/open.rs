@@ -80,7 +80,7 @@ pub(super) fn workplace(
         user: settings.user.clone(),
     };
     let (docker, gateway) = (Arc::clone(&shared.docker), Arc::clone(gateway));
-    Ok(Arc::new(DockerPlace { docker, gateway, step, recipe, log, readers: Mutex::default() }))
+    Ok(Arc::new(DockerPlace { docker, gateway, step, recipe, log, kept: Mutex::default() }))
 }
 
 /// The image of an operation, and what is started in it.

@@ -17,12 +17,13 @@ pub(crate) fn after_server(daemon: &Daemon, server: &str, network: &str) {
     sweep(script, daemon.host.as_deref().unwrap_or_default(), &[server, network]);
 }
 
-/// Ends a daemon of the test's own, and removes its folder.
-pub(crate) fn after_daemon(folder: &Path) {
+/// Ends a daemon of the test's own, and removes its folder and its bridge.
+pub(crate) fn after_daemon(folder: &Path, bridge: &str) {
     let script = r#"
         [ -s "$1/pid" ] && kill "$(cat "$1/pid")" && while [ -s "$1/pid" ]; do sleep 0.2; done
+        ip link delete "$2"
         rm -rf "$1""#;
-    sweep(script, "", &[folder.to_str().unwrap()]);
+    sweep(script, "", &[folder.to_str().unwrap(), bridge]);
 }
 
 fn sweep(script: &str, host: &str, arguments: &[&str]) {

@@ -108,7 +108,7 @@ impl OwnDaemon {
         if id.stdout.trim_ascii() != b"0" {
             return None;
         }
-        broom::after_daemon(daemon.folder.path());
+        broom::after_daemon(daemon.folder.path(), &Self::bridge());
         daemon.run();
         daemon.daemon().import();
         Some(daemon)
@@ -173,6 +173,6 @@ impl OwnDaemon {
 impl Drop for OwnDaemon {
     fn drop(&mut self) {
         self.stop();
-        let _ = Command::new("ip").args(["link", "delete", &Self::bridge()]).status();
+        let _ = Command::new("ip").args(["link", "delete", &Self::bridge()]).output();
     }
 }

@@ -7,8 +7,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bollard::models::ContainerCreateBody;
 use flowline_model::Fault;
 use flowline_sdk::{Gateway, GatewayStep, Presence, Remote};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -24,6 +29,8 @@ use crate::runtime::{Ending, Trouble, Workplace, lines::LogTarget};
 const TRIES: u32 = 3;
 /// How long between.
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+/// How long a container that is being made is waited for before it is removed.
+const MADE: Duration = Duration::from_secs(30);
 /// How long the last lines of a container are waited for.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -34,19 +41,38 @@ pub(crate) struct DockerPlace {
     pub(crate) step: Arc<dyn GatewayStep>,
     pub(crate) recipe: Recipe,
     pub(crate) log: LogTarget,
-    /// Those who read what the containers say.
-    pub(crate) readers: Mutex<BTreeMap<String, JoinHandle<()>>>,
+    pub(crate) kept: Mutex<BTreeMap<String, Kept>>,
+}
+
+/// What is under way for a container.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// It is made and started.
+    made: Option<Shared<BoxFuture<'static, Result<(), Trouble>>>>,
+    /// What it says is read.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl DockerPlace {
-    fn readers<T>(&self, look: impl FnOnce(&mut BTreeMap<String, JoinHandle<()>>) -> T) -> T {
-        look(&mut self.readers.lock().unwrap_or_else(PoisonError::into_inner))
+    fn kept<T>(&self, look: impl FnOnce(&mut BTreeMap<String, Kept>) -> T) -> T {
+        look(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes a container and starts it. Once begun it is not given up: what is half made could
+    /// not be removed yet.
+    async fn make(&self, worker: &str, body: ContainerCreateBody) -> Result<(), Trouble> {
+        let (docker, name) = (Arc::clone(&self.docker), worker.to_owned());
+        let making = tokio::spawn(async move { docker.run(&name, body).await });
+        let made = making.map(|made| made.unwrap_or_else(|error| Err(Trouble::failed(error.to_string()))));
+        let made = made.boxed().shared();
+        self.kept(|kept| kept.entry(worker.to_owned()).or_default().made = Some(made.clone()));
+        made.await
     }
 
     fn read(&self, worker: &str) {
         let (docker, name, log) = (Arc::clone(&self.docker), worker.to_owned(), self.log.of(worker));
         let reader = tokio::spawn(async move { docker.follow(&name, log).await });
-        self.readers(|readers| readers.insert(worker.to_owned(), reader));
+        self.kept(|kept| kept.entry(worker.to_owned()).or_default().reader = Some(reader));
     }
 
     async fn remove(&self, worker: &str) -> bool {
@@ -60,8 +86,8 @@ impl DockerPlace {
     }
 
     /// The last lines of one that crashed are those that matter: they are read before it goes.
-    async fn read_to_the_end(&self, worker: &str) {
-        if let Some(mut reader) = self.readers(|readers| readers.remove(worker))
+    async fn read_to_the_end(reader: Option<JoinHandle<()>>) {
+        if let Some(mut reader) = reader
             && tokio::time::timeout(LAST_LINES, &mut reader).await.is_err()
         {
             reader.abort();
@@ -93,7 +119,7 @@ impl Workplace for DockerPlace {
         let of_image = self.docker.user_of(&self.recipe.image).await?;
         let user = user(of_image.as_deref(), &self.recipe.user);
         let body = container(&recipe, worker, user, self.step.admit(worker));
-        self.docker.run(worker, body).await?;
+        self.make(worker, body).await?;
         self.read(worker);
         Ok(())
     }
@@ -113,7 +139,11 @@ impl Workplace for DockerPlace {
 
     async fn clear(&self, worker: &str, reason: Fault) {
         self.step.expel(worker, reason);
-        self.read_to_the_end(worker).await;
+        let Kept { made, reader } = self.kept(|kept| kept.remove(worker)).unwrap_or_default();
+        if let Some(made) = made {
+            let _ = tokio::time::timeout(MADE, made).await;
+        }
+        Self::read_to_the_end(reader).await;
         let is_removed = self.remove(worker).await;
         self.docker.known(|known| known.remove(worker));
         if !is_removed {
