@@ -5,8 +5,8 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use flowline_model::{Delivery, Fault, OperationKind, StateWrite, StepPlan, decide::Outcome};
-use flowline_sdk::Remote;
+use flowline_model::{Delivery, Fault, FaultKind, OperationKind, StateWrite, StepPlan, decide::Outcome};
+use flowline_sdk::{Effects, Remote};
 use futures::FutureExt;
 use serde_json::json;
 
@@ -66,8 +66,15 @@ async fn round(
     let context = context(shared, step, delivery);
     let emitted_before = emitted_before(shared, delivery).await?;
     let run = AssertUnwindSafe(remote.run(&context, config, delivery.message.clone()));
-    let produced = run.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
+    let produced = run.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic)));
     let effects = context.take_effects();
+    let produced = match produced {
+        Ok(produced) => produced,
+        Err(fault) => {
+            let aside = forgotten(step, delivery, effects, &fault);
+            return Ok(Attempted { aside, ..Attempted::failed(fault) });
+        }
+    };
     let mut state = state_writes(step, effects.state);
     if produced.more || emitted_before > 0 {
         let count = emitted_before + produced.emits.len() as u64;
@@ -75,6 +82,17 @@ async fn round(
     }
     let outcome = Outcome { emits: produced.emits, state, more: produced.more };
     Ok(Attempted { reply: effects.reply, emitted_before, ..Attempted::new(Ok(outcome)) })
+}
+
+/// What a fault does away with. What else was remembered does not count.
+fn forgotten(step: &StepPlan, delivery: &Delivery, effects: Effects, fault: &Fault) -> Vec<StateWrite> {
+    let gone = effects.state.into_iter().filter(|(_, value)| value.is_none());
+    let mut writes = state_writes(step, gone.collect());
+    // Parts came before, and no further one will.
+    if !writes.is_empty() && fault.kind == FaultKind::Reject {
+        writes.push(remember_emitted(delivery, 0, false));
+    }
+    writes
 }
 
 /// How many messages the earlier rounds of a delivery emitted.
