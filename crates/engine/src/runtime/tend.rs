@@ -49,6 +49,8 @@ pub(super) struct Tender {
     wanted: u32,
     wanted_since: Instant,
     busy: Instant,
+    /// How many losses are known.
+    losses: u64,
     tell: mpsc::Sender<(String, News)>,
     news: mpsc::Receiver<(String, News)>,
     room: watch::Receiver<usize>,
@@ -66,6 +68,7 @@ impl Tender {
             plan: crew.plan(),
             wanted_since: now,
             busy: now,
+            losses: crew.shared.workforces.losses(&crew.plan().queue),
             room: crew.place.remote().room(),
             crew,
             tell,
@@ -164,9 +167,19 @@ impl Tender {
         for worker in deaf {
             self.replace_deaf(&worker);
         }
+        if self.backoff.was_idle() && self.has_lost() {
+            self.backoff.was_at_work();
+        }
         if self.all_stand(now) {
             self.backoff.stood();
         }
+    }
+
+    /// Whether a worker was lost with a message, since this was asked last: it may be known before
+    /// or after its end is.
+    fn has_lost(&mut self) -> bool {
+        let losses = self.crew.shared.workforces.losses(&self.plan.queue);
+        std::mem::replace(&mut self.losses, losses) != losses
     }
 
     /// Whether there are as many workers as there should be, and none of them is new.
@@ -261,7 +274,7 @@ impl Tender {
     fn failed(&mut self, worker: &str, text: &str) {
         let now = Instant::now();
         let took = self.hands.get(worker).is_some_and(|hand| hand.takes.is_some());
-        let at_work = took && now.duration_since(self.busy) < AT_WORK;
+        let at_work = self.has_lost() || (took && now.duration_since(self.busy) < AT_WORK);
         self.backoff.failed(now, at_work);
         self.note(text);
         if self.backoff.is_news() {
