@@ -34,7 +34,7 @@ impl<'a> Losses<'a> {
     /// Counts an attempt: what is to be remembered of it, and the fault that comes of one loss
     /// too many.
     pub(crate) fn count(self, fault: Option<&Fault>) -> (Option<StateWrite>, Option<Fault>) {
-        let Some(loss) = fault.filter(|fault| LOST.contains(&fault.code.as_str())) else {
+        let Some(loss) = fault.filter(|fault| is_loss(fault)) else {
             return ((self.count > 0).then(|| self.write(None)), None);
         };
         let count = self.count + 1;
@@ -49,6 +49,11 @@ impl<'a> Losses<'a> {
         let queue = self.delivery.queue.clone();
         StateWrite { queue, key: key(self.delivery), value: count.map(|count| json!(count)) }
     }
+}
+
+/// Whether a fault says that the worker is gone.
+pub(crate) fn is_loss(fault: &Fault) -> bool {
+    LOST.contains(&fault.code.as_str())
 }
 
 fn key(delivery: &Delivery) -> String {

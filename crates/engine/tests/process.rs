@@ -52,6 +52,13 @@ fn flow(step: &str, program: &str) -> String {
     .replace(&format!("[{command}]"), &format!("[python3, -u, -c, {command}]"))
 }
 
+/// Whether a program runs that has this word in its command line, other than as part of another.
+fn is_running(word: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut lines = processes.filter_map(|process| std::fs::read(process.join("cmdline")).ok());
+    lines.any(|line| line.split(|byte| *byte == 0).any(|found| found == word.as_bytes()))
+}
+
 const DOUBLE: &str = "
 import sys, json
 for line in sys.stdin:
@@ -169,8 +176,7 @@ for line in sys.stdin:
     let name = bench.apply(&flow("timeout: 1s\nretry: { first: 10ms }", &program)).await;
     publish(&bench, &name, 1).await;
     bench.until_seen(1).await;
-    let sleeping = std::process::Command::new("pgrep").args(["-fx", &format!("sleep {mark}")]).output().unwrap();
-    assert!(sleeping.stdout.is_empty(), "its child still runs");
+    bench.until(|| !is_running(&mark), "the end of what it started").await;
     bench.engine.shutdown().await;
 }
 
@@ -328,4 +334,44 @@ done"#;
     }
     assert_eq!(bench.bodies(), numbers(3));
     bench.engine.shutdown().await;
+}
+
+/// Where the test finds the word by which it knows the program of a server that it kills.
+const MARK: &str = "FLOWLINE_TEST_MARK";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the server that the next test starts and kills"]
+async fn a_server_with_a_program_that_never_ends() {
+    let Ok(mark) = std::env::var(MARK) else { return };
+    let bench = bench().await;
+    let text = flow("", "import time\nwhile True: time.sleep(1)");
+    let name =
+        bench.apply(&text.replace("command: [python3, -u,", &format!("command: [python3, -u, -X, \"{mark}\","))).await;
+    bench.until(|| step_status(&bench, &name, "run").workers.is_some_and(|workers| workers.running == 1), "it").await;
+    println!("\nup");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_ends_with_a_server_that_is_killed() {
+    use std::{io::BufRead, process};
+    let mark = format!("mark={:08x}", rand::random::<u32>());
+    let mut server = process::Command::new(std::env::current_exe().unwrap())
+        .args(["a_server_with_a_program_that_never_ends", "--exact", "--ignored", "--nocapture"])
+        .env(MARK, &mark)
+        .stdout(process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(server.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "up"), "the server does not start");
+    assert!(is_running(&mark));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    for _ in 0..1_000 {
+        if !is_running(&mark) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the program outlives its server");
 }

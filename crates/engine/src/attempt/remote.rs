@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Attempted, context, panicked, state_writes};
 use crate::{
     Shared,
-    losses::Losses,
+    losses::{Losses, is_loss},
     prepare::{self, Prepared},
     tick,
 };
@@ -45,6 +45,9 @@ async fn counted(shared: &Arc<Shared>, step: &Arc<StepPlan>, remote: &dyn Remote
         Ok(attempted) => attempted,
         Err(fault) => Attempted::failed(fault),
     };
+    if attempted.outcome.as_ref().err().is_some_and(is_loss) {
+        shared.workforces.lost(&step.queue);
+    }
     let (write, deadly) = losses.count(attempted.outcome.as_ref().err());
     attempted.aside.extend(write);
     if let Some(deadly) = deadly {

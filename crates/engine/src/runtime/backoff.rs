@@ -20,6 +20,8 @@ const LOOP: u32 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
+    /// When the last one failed, if it was not at work as far as is known.
+    idle_failure: Option<Instant>,
     next: Option<Instant>,
 }
 
@@ -28,7 +30,20 @@ impl Backoff {
     pub(crate) fn failed(&mut self, now: Instant, at_work: bool) {
         self.failures = self.failures.saturating_add(1);
         let longest = if at_work { LONGEST_AT_WORK } else { LONGEST };
+        self.idle_failure = (!at_work).then_some(now);
         self.next = Some(now + wait(self.failures).min(longest));
+    }
+
+    /// Whether the one that failed last was not at work, as far as is known.
+    pub(crate) fn was_idle(&self) -> bool {
+        self.idle_failure.is_some()
+    }
+
+    /// The one that failed last was at work after all: it was lost with a message.
+    pub(crate) fn was_at_work(&mut self) {
+        if let Some(failed) = self.idle_failure.take() {
+            self.next = self.next.min(Some(failed + LONGEST_AT_WORK));
+        }
     }
 
     /// No worker could be started, for a reason that is not its own.
@@ -79,9 +94,11 @@ mod tests {
         assert_eq!(waits, [0, 500, 1_000, 2_000, 64_000, 128_000, 32_768_000]);
         let now = Instant::now();
         for (at_work, longest) in [(true, LONGEST_AT_WORK), (false, LONGEST)] {
-            let mut backoff = Backoff { failures: 50, next: None };
+            let mut backoff = Backoff { failures: 50, ..Backoff::default() };
             backoff.failed(now, at_work);
             assert_eq!(backoff.next(now), Some(now + longest));
+            backoff.was_at_work();
+            assert_eq!(backoff.next(now), Some(now + LONGEST_AT_WORK));
         }
     }
 

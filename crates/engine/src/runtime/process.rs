@@ -7,5 +7,6 @@ mod place;
 mod post;
 mod program;
 mod protocol;
+mod seat;
 
 pub(crate) use place::ProcessPlace;

@@ -3,13 +3,15 @@
 //! It starts and stops them one by one, replaces what crashed, went deaf or holds a message for
 //! too long, and tells how they stand.
 
+mod health;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use flowline_model::{Fault, StepPlan};
+use flowline_model::StepPlan;
 use flowline_queue::QueueDepth;
 use tokio::{
     sync::{mpsc, watch},
@@ -27,12 +29,8 @@ use crate::{WorkerTrouble, WorkersStatus, gate::Passage};
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long a worker must have taken messages before its failures are forgotten.
-const STOOD: Duration = Duration::from_secs(5);
 /// A worker that took messages was at work if there were some so lately.
 const AT_WORK: Duration = Duration::from_secs(2);
-/// What a worker may hold a message for beyond the step's time limit before it is killed.
-const OVERTIME: Duration = Duration::from_millis(500);
 /// How long after its grace a worker may take to be cleared away.
 const CLEARING: Duration = Duration::from_secs(10);
 /// How much may happen between two looks.
@@ -49,6 +47,8 @@ pub(super) struct Tender {
     wanted: u32,
     wanted_since: Instant,
     busy: Instant,
+    /// How many losses are known.
+    losses: u64,
     tell: mpsc::Sender<(String, News)>,
     news: mpsc::Receiver<(String, News)>,
     room: watch::Receiver<usize>,
@@ -66,6 +66,7 @@ impl Tender {
             plan: crew.plan(),
             wanted_since: now,
             busy: now,
+            losses: crew.shared.workforces.losses(&crew.plan().queue),
             room: crew.place.remote().room(),
             crew,
             tell,
@@ -136,54 +137,6 @@ impl Tender {
             fewer_after: shared.settings.docker.fewer_after,
             none_after: shared.settings.docker.none_after,
         }
-    }
-
-    /// Looks at every worker: who takes messages, who is deaf, who holds one for too long.
-    fn watch(&mut self) {
-        let now = Instant::now();
-        let mut deaf = Vec::new();
-        for (worker, hand) in self.hands.iter_mut().filter(|(_, hand)| hand.up.is_some() && !hand.is_leaving()) {
-            let presence = self.crew.place.presence(worker);
-            if presence.is_some_and(|presence| presence.consuming) {
-                hand.took = now;
-                hand.takes.get_or_insert(now);
-            } else {
-                hand.takes = None;
-                if now.duration_since(hand.took) >= self.crew.shared.settings.docker.deaf_after {
-                    deaf.push(worker.clone());
-                }
-            }
-            let held = presence.and_then(|presence| presence.holding_since).map(|since| now.duration_since(since));
-            if held.is_some_and(|held| held > self.plan.timeout + OVERTIME) {
-                let message = format!("the attempt took longer than {:?}; its worker was killed", self.plan.timeout);
-                tracing::warn!(queue = %self.plan.queue, worker, "{message}");
-                self.crew.place.expel(worker, Fault::retry("timeout", message));
-                hand.kill.cancel();
-            }
-        }
-        for worker in deaf {
-            self.replace_deaf(&worker);
-        }
-        if self.all_stand(now) {
-            self.backoff.stood();
-        }
-    }
-
-    /// Whether there are as many workers as there should be, and none of them is new.
-    fn all_stand(&self, now: Instant) -> bool {
-        let stands = |hand: &&Hand| hand.takes.is_some_and(|since| now.duration_since(since) >= STOOD);
-        let count = self.hands.values().filter(|hand| !hand.is_leaving()).filter(stands).count();
-        count > 0 && u32::try_from(count).is_ok_and(|count| count >= self.wanted)
-    }
-
-    fn replace_deaf(&mut self, worker: &str) {
-        let after = self.crew.shared.settings.docker.deaf_after;
-        let text = format!("it was up, but took no messages for {after:?}: another takes its place");
-        self.crew.place.expel(worker, Fault::retry("worker_lost", format!("its worker was replaced: {text}")));
-        if let Some(hand) = self.hands.get(worker) {
-            hand.kill.cancel();
-        }
-        self.failed(worker, &text);
     }
 
     /// Starts and stops workers until there are as many as there should be.
@@ -261,7 +214,7 @@ impl Tender {
     fn failed(&mut self, worker: &str, text: &str) {
         let now = Instant::now();
         let took = self.hands.get(worker).is_some_and(|hand| hand.takes.is_some());
-        let at_work = took && now.duration_since(self.busy) < AT_WORK;
+        let at_work = self.has_lost() || (took && now.duration_since(self.busy) < AT_WORK);
         self.backoff.failed(now, at_work);
         self.note(text);
         if self.backoff.is_news() {

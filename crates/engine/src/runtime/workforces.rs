@@ -14,6 +14,8 @@ use crate::WorkersStatus;
 pub(crate) struct Workforces {
     /// By step, and by the number of the crew: two while one gives way to another.
     by_crew: Mutex<BTreeMap<(QueueName, u64), WorkersStatus>>,
+    /// How often a worker was lost with a message, by step.
+    losses: Mutex<BTreeMap<QueueName, u64>>,
 }
 
 impl Workforces {
@@ -29,6 +31,19 @@ impl Workforces {
     /// A crew is gone.
     pub(crate) fn remove(&self, queue: &QueueName, crew: u64) {
         self.with(|all| all.remove(&(queue.clone(), crew)));
+        if self.status(queue).is_none() {
+            self.losses.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
+        }
+    }
+
+    /// A worker of a step was lost while it worked on a message.
+    pub(crate) fn lost(&self, queue: &QueueName) {
+        *self.losses.lock().unwrap_or_else(PoisonError::into_inner).entry(queue.clone()).or_default() += 1;
+    }
+
+    /// How often that was.
+    pub(crate) fn losses(&self, queue: &QueueName) -> u64 {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied().unwrap_or(0)
     }
 
     /// How the workers of a step stand: those of the newest crew are wanted, all count.

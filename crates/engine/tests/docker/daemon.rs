@@ -93,8 +93,8 @@ impl Daemon {
 }
 
 /// A daemon of the test's own beside the machine's, which can be stopped and started. It has a
-/// bridge of its own, because one without takes that of the machine's away, and leaves the
-/// firewall alone.
+/// bridge of its own and leaves the firewall alone. Docker takes `docker0`, which is the other
+/// daemon's, away if it starts without a bridge, or again with `--default-address-pool`.
 pub(crate) struct OwnDaemon {
     folder: tempfile::TempDir,
     running: Option<Child>,
@@ -148,7 +148,6 @@ impl OwnDaemon {
             .args(["--containerd-namespace", &namespace])
             .args(["--containerd-plugins-namespace", &format!("{namespace}-plugins")])
             .args(["--bridge", &Self::bridge(), "--iptables=false"])
-            .args(["--default-address-pool", &format!("base=10.213.{}.0/24,size=26", number % 256)])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn();

@@ -1,14 +1,8 @@
 //! One child process: given one message at a time, watched, and never left behind.
 
-use std::{
-    os::unix::process::ExitStatusExt,
-    process::ExitStatus,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus, sync::Arc, time::Duration};
 
 use flowline_model::Fault;
-use flowline_sdk::Presence;
 use futures::StreamExt;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -17,14 +11,12 @@ use tokio::{
     sync::mpsc,
     time::Instant,
 };
-use tokio_util::{
-    codec::{FramedRead, LinesCodec},
-    sync::CancellationToken,
-};
+use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{
     post::{Parcel, Post},
     protocol::{self, Answer, LONGEST_LINE, Said},
+    seat::Seat,
 };
 use crate::runtime::{
     Ending,
@@ -35,53 +27,6 @@ use crate::runtime::{
 const AFTER_SIGNAL: Duration = Duration::from_secs(5);
 /// How long a child may take to end once its input has.
 const AFTER_INPUT: Duration = Duration::from_millis(500);
-
-/// What others see and tell of a child.
-pub(super) struct Seat {
-    /// It should end when it has finished.
-    pub(super) stop: CancellationToken,
-    /// It should end now.
-    pub(super) kill: CancellationToken,
-    state: Mutex<State>,
-}
-
-struct State {
-    presence: Presence,
-    /// Why it was thrown out.
-    reason: Option<Fault>,
-}
-
-impl Seat {
-    pub(super) fn new() -> Arc<Self> {
-        let presence =
-            Presence { connected: true, consuming: false, holding: 0, holding_since: None, heard: Instant::now() };
-        let state = Mutex::new(State { presence, reason: None });
-        Arc::new(Self { stop: CancellationToken::new(), kill: CancellationToken::new(), state })
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn presence(&self) -> Presence {
-        self.with(|state| state.presence)
-    }
-
-    /// Ends it; what it holds is given this fault.
-    pub(super) fn expel(&self, reason: Fault) {
-        self.with(|state| state.reason.get_or_insert(reason).clone());
-        self.kill.cancel();
-    }
-
-    fn holds(&self, holding: bool) {
-        let now = Instant::now();
-        self.with(|state| {
-            state.presence.holding = usize::from(holding);
-            state.presence.holding_since = holding.then_some(now);
-            state.presence.heard = now;
-        });
-    }
-}
 
 /// Kills the whole group of a child when it is dropped: nothing that it started stays.
 struct Group(Option<Pid>);
@@ -162,7 +107,7 @@ impl Running {
         if let Some(end) = self.settle().await {
             return end;
         }
-        self.seat.with(|state| state.presence.consuming = true);
+        self.seat.takes(true);
         // One message at a time: the next is given once this one is done.
         let (desk, mut parcels) = mpsc::channel(1);
         post.open(desk.clone());
@@ -187,7 +132,7 @@ impl Running {
             post.release(desk.clone());
         };
         parcels.close();
-        self.seat.with(|state| state.presence.consuming = false);
+        self.seat.takes(false);
         post.close();
         end
     }
@@ -252,7 +197,7 @@ impl Running {
     }
 
     fn thrown_out(&self) -> Fault {
-        let reason = self.seat.with(|state| state.reason.clone());
+        let reason = self.seat.reason();
         reason.unwrap_or_else(|| Fault::retry("worker_lost", "the program was stopped before it had finished"))
     }
 

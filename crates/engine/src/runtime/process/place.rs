@@ -12,11 +12,7 @@ use flowline_sdk::{Presence, Remote};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use super::{
-    child::{self, Seat},
-    post::Post,
-    program::Program,
-};
+use super::{child, post::Post, program::Program, seat::Seat};
 use crate::runtime::{Ending, Trouble, Workplace, lines::LogTarget};
 
 /// How long a child that was killed may take to be gone.
