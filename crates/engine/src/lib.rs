@@ -17,6 +17,7 @@ mod intake;
 mod janitor;
 mod meter;
 mod pace;
+mod place;
 mod prepare;
 mod reconciler;
 mod recorder;

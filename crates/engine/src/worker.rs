@@ -12,7 +12,6 @@ use flowline_model::{
 };
 use flowline_queue::{Lease, LeaseRequest, QueueError};
 use flowline_sdk::Operation;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     gate::{Gate, Passage},
     meter::Meter,
     pace::Pace,
+    place::{Place, Places},
     replies::Answered,
 };
 
@@ -48,33 +48,20 @@ pub(crate) struct Worker {
     pub(crate) pace: Pace,
 }
 
-/// How many messages a step works on at the same time. A poll is never two at a time.
-fn concurrency(plan: &StepPlan) -> usize {
-    if plan.schedule.is_some() {
-        return 1;
-    }
-    let slots = plan.workers.get().saturating_mul(plan.prefetch.get());
-    usize::try_from(slots).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
-}
-
 impl Worker {
     /// Works until it is told to stop; then finishes what it has, or gives it back.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken, abort: CancellationToken) {
-        let slots = concurrency(&self.plan);
-        let permits = Arc::new(Semaphore::new(slots));
+        let places = Places::of(&self.plan);
         let running = TaskTracker::new();
         while !stop.is_cancelled() {
             let leased = tokio::select! {
                 () = stop.cancelled() => break,
-                leased = self.next(&permits, slots) => leased,
+                leased = self.next(&places) => leased,
             };
-            for (lease, permit) in leased {
+            for (lease, place) in leased {
                 let worker = Arc::clone(&self);
                 let abort = abort.clone();
-                running.spawn(async move {
-                    worker.process(lease, abort).await;
-                    drop(permit);
-                });
+                running.spawn(async move { worker.process(lease, place, abort).await });
             }
         }
         running.close();
@@ -82,18 +69,18 @@ impl Worker {
     }
 
     /// The next messages to work on, each with its place among those under way.
-    async fn next(&self, permits: &Arc<Semaphore>, slots: usize) -> Vec<(Lease, OwnedSemaphorePermit)> {
-        let Some(first) = self.place(permits, slots).await else { return Vec::new() };
+    async fn next(&self, places: &Places) -> Vec<(Lease, Place)> {
+        let Some(first) = self.place(places).await else { return Vec::new() };
         let single = self.gate.is_probing() || self.pace.is_limited();
-        let mut places = vec![first];
-        while !single && places.len() < slots.min(LARGEST_LEASE) {
-            let Ok(more) = Arc::clone(permits).try_acquire_owned() else { break };
-            places.push(more);
+        let mut taken = vec![first];
+        while !single && taken.len() < places.all.min(LARGEST_LEASE) {
+            let Some(more) = places.at_once() else { break };
+            taken.push(more);
         }
-        let request = LeaseRequest { messages: places.len(), bytes: LEASED_BYTES, duration: LEASE, wait: WAIT };
+        let request = LeaseRequest { messages: taken.len(), bytes: LEASED_BYTES, duration: LEASE, wait: WAIT };
         tokio::select! {
             leased = self.shared.queue.lease(&self.plan.queue, request) => match leased {
-                Ok(leases) => leases.into_iter().zip(places).collect(),
+                Ok(leases) => leases.into_iter().zip(taken).collect(),
                 Err(error) => {
                     tracing::warn!(queue = %self.plan.queue, %error, "no message could be leased");
                     tokio::time::sleep(UNSETTLED).await;
@@ -105,19 +92,19 @@ impl Worker {
     }
 
     /// Waits for a place; none means: look again.
-    async fn place(&self, permits: &Arc<Semaphore>, slots: usize) -> Option<OwnedSemaphorePermit> {
+    async fn place(&self, places: &Places) -> Option<Place> {
         if self.plan.routes.iter().any(|route| self.is_full(route)) {
             tokio::time::sleep(ROOM).await;
             return None;
         }
         match self.gate.passage() {
             Passage::Free => {
-                let place = Arc::clone(permits).acquire_owned().await.ok()?;
+                let place = places.next().await?;
                 self.pace.next().await;
                 // The gate may have narrowed while all places were taken.
                 (self.gate.passage() == Passage::Free).then_some(place)
             }
-            Passage::Probe if permits.available_permits() == slots => Arc::clone(permits).try_acquire_owned().ok(),
+            Passage::Probe if places.are_free() => places.at_once(),
             Passage::Probe => {
                 tokio::time::sleep(ROOM).await;
                 None
@@ -142,8 +129,8 @@ impl Worker {
     }
 
     /// Brings one lease to its end.
-    async fn process(&self, lease: Lease, abort: CancellationToken) {
-        let work = self.work(&lease);
+    async fn process(&self, lease: Lease, place: Place, abort: CancellationToken) {
+        let work = self.work(&lease, place);
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -163,7 +150,8 @@ impl Worker {
     }
 
     /// Attempts, decides and settles; a poll in as many rounds as it takes.
-    async fn work(&self, lease: &Lease) {
+    async fn work(&self, lease: &Lease, place: Place) {
+        let mut place = Some(place);
         loop {
             let started_at = self.shared.now();
             self.meter.received.increment(1);
@@ -177,7 +165,7 @@ impl Worker {
                 Err(fault) => Attempted::failed(fault.clone()),
             };
             let step = step.as_ref().map_or(&self.plan, |(step, _)| step);
-            if !self.conclude(lease, step, attempted, started_at).await {
+            if !self.conclude(lease, step, attempted, started_at, &mut place).await {
                 return;
             }
         }
@@ -199,7 +187,14 @@ impl Worker {
     }
 
     /// Settles what came of an attempt; true if the delivery goes on.
-    async fn conclude(&self, lease: &Lease, step: &Arc<StepPlan>, attempted: Attempted, started_at: Timestamp) -> bool {
+    async fn conclude(
+        &self,
+        lease: &Lease,
+        step: &Arc<StepPlan>,
+        attempted: Attempted,
+        started_at: Timestamp,
+        place: &mut Option<Place>,
+    ) -> bool {
         let Attempted { outcome, reply, emitted_before, beat } = attempted;
         let outcome = outcome.map_err(|fault| self.scrubbed(fault));
         let fault = outcome.as_ref().err().cloned();
@@ -224,6 +219,10 @@ impl Worker {
         self.count(&settlement);
         let verdict = settlement.verdict.clone();
         let has_events = !settlement.events.is_empty();
+        let _settling = match place.take_if(|_| self.may_overlap(&settlement)) {
+            Some(place) => place.settle(lease.bytes).await,
+            None => None,
+        };
         if !self.settle(lease, settlement).await {
             return false;
         }
@@ -236,6 +235,12 @@ impl Worker {
         }
         self.tell(lease, fault, reply, &verdict).await;
         verdict == Verdict::Continue
+    }
+
+    /// Whether the next message may be attempted before this settlement is durable. A fault may
+    /// close the gate, and what a step remembers is there for the next message.
+    fn may_overlap(&self, settlement: &Settlement) -> bool {
+        settlement.verdict == Verdict::Done && settlement.state.is_empty() && !self.gate.is_probing()
     }
 
     fn scrubbed(&self, fault: Fault) -> Fault {
