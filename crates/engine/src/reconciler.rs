@@ -13,7 +13,7 @@ use std::{
 use flowline_model::{Fault, OperationKind, Plan, QueueName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{EngineError, Shared, flows::RunningFlow, meter::Meter, pace::Pace, worker::Worker};
+use crate::{EngineError, Shared, flows::RunningFlow, meter::Meter, pace::Pace, settling::Settling, worker::Worker};
 
 /// How often it looks without being told to.
 const LOOK: Duration = Duration::from_secs(5);
@@ -139,6 +139,7 @@ impl Reconciler {
             gate: self.shared.gate(&queue),
             meter: Meter::new(&queue),
             pace: Pace::new(plan.rate),
+            settling: Settling::new(),
             shared: Arc::clone(&self.shared),
             version: wanted.version,
             operation,

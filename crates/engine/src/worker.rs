@@ -20,8 +20,9 @@ use crate::{
     gate::{Gate, Passage},
     meter::Meter,
     pace::Pace,
-    place::{Place, Places},
+    places::{Place, Places},
     replies::Answered,
+    settling::Settling,
 };
 
 /// How long a lease lasts unless it is renewed.
@@ -46,12 +47,20 @@ pub(crate) struct Worker {
     pub(crate) gate: Arc<Gate>,
     pub(crate) meter: Meter,
     pub(crate) pace: Pace,
+    pub(crate) settling: Settling,
+}
+
+/// How many messages a step works on at the same time. A poll is never two at a time.
+fn places(plan: &StepPlan) -> Places {
+    let most = if plan.schedule.is_some() { 1 } else { usize::MAX };
+    let count = plan.workers.get().saturating_mul(plan.prefetch.get());
+    Places::fixed(usize::try_from(count).unwrap_or(usize::MAX).min(most))
 }
 
 impl Worker {
     /// Works until it is told to stop; then finishes what it has, or gives it back.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken, abort: CancellationToken) {
-        let places = Places::of(&self.plan);
+        let places = places(&self.plan);
         let running = TaskTracker::new();
         while !stop.is_cancelled() {
             let leased = tokio::select! {
@@ -71,10 +80,12 @@ impl Worker {
     /// The next messages to work on, each with its place among those under way.
     async fn next(&self, places: &Places) -> Vec<(Lease, Place)> {
         let Some(first) = self.place(places).await else { return Vec::new() };
+        // Attempts that are about to end give their places back first: one lease for all of them.
+        tokio::task::yield_now().await;
         let single = self.gate.is_probing() || self.pace.is_limited();
         let mut taken = vec![first];
-        while !single && taken.len() < places.all.min(LARGEST_LEASE) {
-            let Some(more) = places.at_once() else { break };
+        while !single && taken.len() < LARGEST_LEASE {
+            let Some(more) = places.try_take() else { break };
             taken.push(more);
         }
         let request = LeaseRequest { messages: taken.len(), bytes: LEASED_BYTES, duration: LEASE, wait: WAIT };
@@ -99,12 +110,12 @@ impl Worker {
         }
         match self.gate.passage() {
             Passage::Free => {
-                let place = places.next().await?;
+                let place = places.take().await?;
                 self.pace.next().await;
                 // The gate may have narrowed while all places were taken.
                 (self.gate.passage() == Passage::Free).then_some(place)
             }
-            Passage::Probe if places.are_free() => places.at_once(),
+            Passage::Probe if places.are_empty() => places.try_take(),
             Passage::Probe => {
                 tokio::time::sleep(ROOM).await;
                 None
@@ -207,9 +218,13 @@ impl Worker {
             vars: &self.shared.vars,
             limits: Limits::BRIEF,
         };
-        let mut settlement = match decide(&lease.delivery, outcome.clone(), step, &circumstances) {
+        let again = step.routes_by_expression().then(|| outcome.clone());
+        let mut settlement = match decide(&lease.delivery, outcome, step, &circumstances) {
             Ok(settlement) => settlement,
-            Err(timeout) => self.decide_slowly(lease, outcome, step, &circumstances, timeout).await,
+            Err(timeout) => {
+                let outcome = again.unwrap_or_else(|| Err(Fault::retry("expression", timeout.to_string())));
+                self.decide_slowly(lease, outcome, step, &circumstances, timeout).await
+            }
         };
         if matches!(settlement.verdict, Verdict::Done | Verdict::DeadLetter { .. }) {
             settlement.emits.extend(beat.next);
@@ -219,10 +234,11 @@ impl Worker {
         self.count(&settlement);
         let verdict = settlement.verdict.clone();
         let has_events = !settlement.events.is_empty();
-        let _settling = match place.take_if(|_| self.may_overlap(&settlement)) {
-            Some(place) => place.settle(lease.bytes).await,
-            None => None,
-        };
+        let mut _room = None;
+        if place.is_some() && self.may_overlap(&settlement) {
+            _room = self.settling.room_for(lease.bytes).await;
+            drop(place.take());
+        }
         if !self.settle(lease, settlement).await {
             return false;
         }
@@ -238,9 +254,13 @@ impl Worker {
     }
 
     /// Whether the next message may be attempted before this settlement is durable. A fault may
-    /// close the gate, and what a step remembers is there for the next message.
+    /// close the gate, what a step remembers is there for the next message, and a queue that is
+    /// nearly full soon holds back its upstream.
     fn may_overlap(&self, settlement: &Settlement) -> bool {
-        settlement.verdict == Verdict::Done && settlement.state.is_empty() && !self.gate.is_probing()
+        settlement.verdict == Verdict::Done
+            && settlement.state.is_empty()
+            && !self.gate.is_probing()
+            && !settlement.emits.iter().any(|emit| self.shared.queue.is_nearly_full(&emit.queue))
     }
 
     fn scrubbed(&self, fault: Fault) -> Fault {

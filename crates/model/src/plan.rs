@@ -79,6 +79,14 @@ pub struct StepPlan {
     pub on_error: Option<StepId>,
 }
 
+impl StepPlan {
+    /// Whether expressions decide where its messages go: then a decision may take too long, and
+    /// is made again with more time.
+    pub fn routes_by_expression(&self) -> bool {
+        self.routes.iter().any(|route| route.when.is_some() || matches!(route.order, Ordering::Key(_)))
+    }
+}
+
 /// Which messages on a queue are delivered one at a time, in order.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub enum Ordering {
