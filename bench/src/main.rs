@@ -21,8 +21,13 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 
 use load::Load;
+
+/// The same as in the program that is measured: the floor has what the engine has.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures Flowline.
 #[derive(Parser)]

@@ -165,17 +165,18 @@ pub(crate) async fn begin_executions(
     emits: Vec<Emit>,
 ) -> Result<Begun, Refusal> {
     let now = shared.now();
-    let brief = begin_all(shared, trigger, version, first, &emits, (now, Limits::BRIEF));
-    let begun = match brief {
-        Err(ExpressionError::Timeout(_)) => {
+    let again = trigger.routes_by_expression().then(|| emits.clone());
+    let brief = begin_all(shared, trigger, version, first, emits, (now, Limits::BRIEF));
+    let begun = match (brief, again) {
+        (Err(ExpressionError::Timeout(_)), Some(emits)) => {
             let (shared, trigger) = (Arc::clone(shared), Arc::clone(trigger));
             tokio::task::spawn_blocking(move || {
-                begin_all(&shared, &trigger, version, first, &emits, (now, Limits::FULL))
+                begin_all(&shared, &trigger, version, first, emits, (now, Limits::FULL))
             })
             .await
             .map_err(|error| Refusal::new(500, "failed", error.to_string()))?
         }
-        begun => begun,
+        (begun, _) => begun,
     };
     begun.map_err(|error| Refusal::new(422, "expression", format!("a condition after the trigger: {error}")))
 }
@@ -185,7 +186,7 @@ fn begin_all(
     trigger: &StepPlan,
     version: u32,
     first: ExecutionId,
-    emits: &[Emit],
+    emits: Vec<Emit>,
     (now, limits): (Timestamp, Limits),
 ) -> Result<Begun, ExpressionError> {
     let circumstances =

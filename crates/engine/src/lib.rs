@@ -27,6 +27,7 @@ mod replies;
 mod runtime;
 mod secrets;
 mod settings;
+mod settling;
 mod shared;
 mod staff;
 mod status;

@@ -13,9 +13,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{EngineError, store::ExecutionChange, store::Store};
 
 /// Events read at once.
-const BATCH: usize = 2_000;
+const BATCH: usize = 4_000;
 /// How long events are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(100);
+/// How long they are gathered while very many come: messages go first, and the events of one
+/// execution that are read together are one row to write.
+const GATHER_LONGER: Duration = Duration::from_millis(500);
+/// So many events at once are very many.
+const MANY: usize = 500;
 /// How often it looks without being told to.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -32,15 +37,24 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Records until it is stopped, then once more.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut gather = GATHER;
         loop {
             tokio::select! {
-                () = self.news.notified() => tokio::time::sleep(GATHER).await,
+                () = self.news.notified() => {
+                    tokio::select! {
+                        () = tokio::time::sleep(gather) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
                 () = tokio::time::sleep(LOOK) => {}
                 () = stop.cancelled() => {}
             }
-            if let Err(error) = self.catch_up().await {
-                tracing::warn!(%error, "the history could not be written; trying again");
-                tokio::time::sleep(LOOK.min(Duration::from_secs(1))).await;
+            match self.catch_up().await {
+                Ok(events) => gather = if events < MANY { GATHER } else { GATHER_LONGER },
+                Err(error) => {
+                    tracing::warn!(%error, "the history could not be written; trying again");
+                    tokio::time::sleep(LOOK.min(Duration::from_secs(1))).await;
+                }
             }
             self.written.notify_waiters();
             if stop.is_cancelled() {
@@ -49,17 +63,19 @@ impl Recorder {
         }
     }
 
-    /// Writes everything that has been settled so far.
-    pub(crate) async fn catch_up(&self) -> Result<(), EngineError> {
+    /// Writes everything that has been settled so far; returns how many events that were.
+    pub(crate) async fn catch_up(&self) -> Result<usize, EngineError> {
         let mut recorded = self.store.recorded().await?;
+        let mut count = 0;
         loop {
             let events = self.history.events(recorded, BATCH).await?;
-            let Some((last, _)) = events.last() else { return Ok(()) };
+            let Some((last, _)) = events.last() else { return Ok(count) };
             recorded = *last;
+            count += events.len();
             let full = events.len() == BATCH;
             self.store.record(&changes(events.into_iter().map(|(_, event)| event)), recorded).await?;
             if !full {
-                return Ok(());
+                return Ok(count);
             }
         }
     }
@@ -81,17 +97,19 @@ fn changes(events: impl Iterator<Item = Event>) -> Vec<ExecutionChange> {
 
 fn beginning(event: &Event) -> ExecutionChange {
     ExecutionChange {
-        id: event.execution.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
-        flow: event.queue.flow.to_string(),
+        id: event.execution,
+        flow: event.queue.flow.clone(),
         version: event.version,
         started_at: event.started_at.as_millis(),
         ended_at: event.ended_at.as_millis(),
-        ..ExecutionChange::default()
+        waiting: 0,
+        done: 0,
+        retried: 0,
+        dead: 0,
     }
 }
 
 fn add(change: &mut ExecutionChange, event: &Event) {
-    change.started_at = change.started_at.min(event.started_at.as_millis());
     change.ended_at = change.ended_at.max(event.ended_at.as_millis());
     change.waiting += i64::from(event.emitted);
     match event.kind {

@@ -11,7 +11,9 @@ use flowline_sdk::Operation;
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Shared, WorkerTrouble, WorkersStatus, meter::Meter, pace::Pace, runtime::Crew, worker::Worker};
+use crate::{
+    Shared, WorkerTrouble, WorkersStatus, meter::Meter, pace::Pace, runtime::Crew, settling::Settling, worker::Worker,
+};
 
 /// The worker of a step that should run.
 pub(crate) struct Wanted {
@@ -133,6 +135,7 @@ impl Staff {
             gate: self.shared.gate(queue),
             meter: Meter::new(queue),
             pace: Pace::new(job.plan.rate),
+            settling: Settling::new(),
             shared: Arc::clone(&self.shared),
             version: job.version,
             remote: crew.as_ref().map(|crew| crew.remote()),

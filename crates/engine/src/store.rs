@@ -8,7 +8,8 @@ use std::{path::Path, str::FromStr, time::Duration};
 use flowline_model::{ExecutionId, Fault, FlowName, StepId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    Row, SqlitePool,
+    QueryBuilder, Row, Sqlite, SqlitePool,
+    query_builder::Separated,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
@@ -77,10 +78,10 @@ pub struct ExecutionFilter {
 }
 
 /// How the events of one execution change its index entry.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ExecutionChange {
-    pub(crate) id: String,
-    pub(crate) flow: String,
+    pub(crate) id: ExecutionId,
+    pub(crate) flow: FlowName,
     pub(crate) version: u32,
     pub(crate) started_at: i64,
     pub(crate) ended_at: i64,
@@ -233,21 +234,21 @@ impl Store {
 
     /// Writes what events changed, and how far they were read, as one transaction.
     pub(crate) async fn record(&self, changes: &[ExecutionChange], recorded: u64) -> Result<(), EngineError> {
-        let json = serde_json::to_string(changes).map_err(|error| EngineError::Store(error.to_string()))?;
         let mut transaction = self.pool.begin().await?;
-        sqlx::query(
-            "INSERT INTO execution (id, flow, version, started_at, ended_at, waiting, done, retried, dead)
-             SELECT unhex(value ->> 'id'), value ->> 'flow', value ->> 'version', value ->> 'started_at',
-                    value ->> 'ended_at', value ->> 'waiting', value ->> 'done', value ->> 'retried', value ->> 'dead'
-             FROM json_each(?) WHERE true
-             ON CONFLICT (id) DO UPDATE SET
-                 started_at = min(started_at, excluded.started_at), ended_at = max(ended_at, excluded.ended_at),
+        for rows in changes.chunks(ROWS) {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO execution (id, flow, version, started_at, ended_at, waiting, done, retried, dead) ",
+            );
+            insert.push_values(rows, bind_change);
+            // When it began is what its first event says, and so the indexes stay as they are.
+            insert.push(
+                " ON CONFLICT (id) DO UPDATE SET ended_at = max(ended_at, excluded.ended_at),
                  waiting = waiting + excluded.waiting, done = done + excluded.done,
                  retried = retried + excluded.retried, dead = dead + excluded.dead",
-        )
-        .bind(json)
-        .execute(&mut *transaction)
-        .await?;
+            );
+            let whole = rows.len() == ROWS;
+            insert.build().persistent(whole).execute(&mut *transaction).await?;
+        }
         let recorded = i64::try_from(recorded).unwrap_or(i64::MAX);
         sqlx::query("UPDATE recorder SET recorded = ?").bind(recorded).execute(&mut *transaction).await?;
         transaction.commit().await?;
@@ -298,6 +299,21 @@ impl Store {
         .await?;
         Ok(result.rows_affected())
     }
+}
+
+/// Rows written by one statement.
+const ROWS: usize = 100;
+
+fn bind_change(mut row: Separated<'_, Sqlite, &'static str>, change: &ExecutionChange) {
+    row.push_bind(change.id.as_bytes().as_slice())
+        .push_bind(change.flow.as_str())
+        .push_bind(change.version)
+        .push_bind(change.started_at)
+        .push_bind(change.ended_at)
+        .push_bind(change.waiting)
+        .push_bind(change.done)
+        .push_bind(change.retried)
+        .push_bind(change.dead);
 }
 
 fn corrupt(what: &str) -> EngineError {

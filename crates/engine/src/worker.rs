@@ -22,6 +22,7 @@ use crate::{
     pace::Pace,
     places::{Place, Places},
     replies::Answered,
+    settling::Settling,
 };
 
 /// How long a lease lasts unless it is renewed.
@@ -48,6 +49,7 @@ pub(crate) struct Worker {
     pub(crate) gate: Arc<Gate>,
     pub(crate) meter: Meter,
     pub(crate) pace: Pace,
+    pub(crate) settling: Settling,
     /// The way to the step's workers, if they run outside this process.
     pub(crate) remote: Option<Arc<dyn Remote>>,
 }
@@ -75,10 +77,7 @@ impl Worker {
             for (lease, place) in leased {
                 let worker = Arc::clone(&self);
                 let abort = abort.clone();
-                running.spawn(async move {
-                    worker.process(lease, abort).await;
-                    drop(place);
-                });
+                running.spawn(async move { worker.process(lease, place, abort).await });
             }
         }
         running.close();
@@ -88,6 +87,8 @@ impl Worker {
     /// The next messages to work on, each with its place among those under way.
     async fn next(&self, places: &Places) -> Vec<(Lease, Place)> {
         let Some(first) = self.place(places).await else { return Vec::new() };
+        // Attempts that are about to end give their places back first: one lease for all of them.
+        tokio::task::yield_now().await;
         let single = self.gate.is_probing() || self.pace.is_limited();
         let mut taken = vec![first];
         while !single && taken.len() < LARGEST_LEASE {
@@ -151,8 +152,8 @@ impl Worker {
     }
 
     /// Brings one lease to its end.
-    async fn process(&self, lease: Lease, abort: CancellationToken) {
-        let work = self.work(&lease);
+    async fn process(&self, lease: Lease, place: Place, abort: CancellationToken) {
+        let work = self.work(&lease, place);
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -172,7 +173,8 @@ impl Worker {
     }
 
     /// Attempts, decides and settles; a poll in as many rounds as it takes.
-    async fn work(&self, lease: &Lease) {
+    async fn work(&self, lease: &Lease, place: Place) {
+        let mut place = Some(place);
         loop {
             let started_at = self.shared.now();
             self.meter.received.increment(1);
@@ -186,7 +188,7 @@ impl Worker {
                 Err(fault) => Attempted::failed(fault.clone()),
             };
             let step = step.as_ref().map_or(&self.plan, |(step, _)| step);
-            if !self.conclude(lease, step, attempted, started_at).await {
+            if !self.conclude(lease, step, attempted, started_at, &mut place).await {
                 return;
             }
         }
@@ -213,7 +215,14 @@ impl Worker {
     }
 
     /// Settles what came of an attempt; true if the delivery goes on.
-    async fn conclude(&self, lease: &Lease, step: &Arc<StepPlan>, attempted: Attempted, started_at: Timestamp) -> bool {
+    async fn conclude(
+        &self,
+        lease: &Lease,
+        step: &Arc<StepPlan>,
+        attempted: Attempted,
+        started_at: Timestamp,
+        place: &mut Option<Place>,
+    ) -> bool {
         let Attempted { outcome, reply, emitted_before, beat, aside } = attempted;
         let outcome = outcome.map_err(|fault| self.scrubbed(fault));
         let fault = outcome.as_ref().err().cloned();
@@ -226,9 +235,13 @@ impl Worker {
             vars: &self.shared.vars,
             limits: Limits::BRIEF,
         };
-        let mut settlement = match decide(&lease.delivery, outcome.clone(), step, &circumstances) {
+        let again = step.routes_by_expression().then(|| outcome.clone());
+        let mut settlement = match decide(&lease.delivery, outcome, step, &circumstances) {
             Ok(settlement) => settlement,
-            Err(timeout) => self.decide_slowly(lease, outcome, step, &circumstances, timeout).await,
+            Err(timeout) => {
+                let outcome = again.unwrap_or_else(|| Err(Fault::retry("expression", timeout.to_string())));
+                self.decide_slowly(lease, outcome, step, &circumstances, timeout).await
+            }
         };
         settlement.state.extend(aside);
         if matches!(settlement.verdict, Verdict::Done | Verdict::DeadLetter { .. }) {
@@ -239,6 +252,11 @@ impl Worker {
         self.count(&settlement);
         let verdict = settlement.verdict.clone();
         let has_events = !settlement.events.is_empty();
+        let mut _room = None;
+        if place.is_some() && self.may_overlap(&settlement) {
+            _room = self.settling.room_for(lease.bytes).await;
+            drop(place.take());
+        }
         if !self.settle(lease, settlement).await {
             return false;
         }
@@ -251,6 +269,16 @@ impl Worker {
         }
         self.tell(lease, fault, reply, &verdict).await;
         verdict == Verdict::Continue
+    }
+
+    /// Whether the next message may be attempted before this settlement is durable. A fault may
+    /// close the gate, what a step remembers is there for the next message, and a queue that is
+    /// nearly full soon holds back its upstream.
+    fn may_overlap(&self, settlement: &Settlement) -> bool {
+        settlement.verdict == Verdict::Done
+            && settlement.state.is_empty()
+            && !self.gate.is_probing()
+            && !settlement.emits.iter().any(|emit| self.shared.queue.is_nearly_full(&emit.queue))
     }
 
     fn scrubbed(&self, fault: Fault) -> Fault {

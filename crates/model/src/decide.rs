@@ -77,7 +77,7 @@ fn succeed(
     step: &StepPlan,
     circumstances: &Circumstances<'_>,
 ) -> Result<Settlement, ExpressionError> {
-    let routed = route(delivery, &outcome.emits, step, circumstances)?;
+    let routed = route(delivery, outcome.emits, step, circumstances)?;
     let mut events = routed.events;
     // Ticks are no news; what they brought is.
     if step.kind == OperationKind::Action && !outcome.more {
@@ -189,17 +189,17 @@ struct Routed {
 /// Makes the messages that the following steps receive.
 fn route(
     delivery: &Delivery,
-    emits: &[Emit],
+    emits: Vec<Emit>,
     step: &StepPlan,
     circumstances: &Circumstances<'_>,
 ) -> Result<Routed, ExpressionError> {
     let mut routed = Routed::default();
-    for (index, emit) in (circumstances.emitted_before..).zip(emits) {
+    for (index, mut emit) in (circumstances.emitted_before..).zip(emits) {
         if emit.to == Recipient::Myself {
-            routed.messages.push(reminder(delivery, emit, index, circumstances.now));
+            routed.messages.push(reminder(delivery, &emit, index, circumstances.now));
         } else if step.kind == OperationKind::Action {
             let source = Source::of(&delivery.message, index);
-            let received = receivers(&source, emit, step, circumstances)?;
+            let received = receivers(&source, &mut emit, step, circumstances)?;
             if received.is_empty() && routed.unreceived.len() < MOST_OUTPUTS {
                 routed.unreceived.push(bounded(&emit.body));
             }
@@ -218,7 +218,7 @@ fn route(
 pub fn begin(
     execution: ExecutionId,
     version: u32,
-    emit: &Emit,
+    mut emit: Emit,
     trigger: &StepPlan,
     circumstances: &Circumstances<'_>,
 ) -> Result<(Vec<Enqueue>, Event), ExpressionError> {
@@ -226,7 +226,7 @@ pub fn begin(
     let no_steps = BTreeMap::new();
     let source =
         Source { id: execution, parent: None, execution, version, index: 0, headers: &no_headers, steps: &no_steps };
-    let messages = receivers(&source, emit, trigger, circumstances)?;
+    let messages = receivers(&source, &mut emit, trigger, circumstances)?;
     let event = Event {
         execution,
         queue: trigger.queue.clone(),
@@ -268,30 +268,39 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The last receiver gets the body itself, the others get copies; the emit keeps it if there is no
+/// receiver.
 fn receivers(
     source: &Source<'_>,
-    emit: &Emit,
+    emit: &mut Emit,
     step: &StepPlan,
     circumstances: &Circumstances<'_>,
 ) -> Result<Vec<Enqueue>, ExpressionError> {
-    let output = match &emit.to {
+    let to = emit.to.clone();
+    let output = match &to {
         Recipient::Output(name) => Some(name),
         Recipient::Next | Recipient::Myself => None,
     };
     let mut messages = Vec::new();
-    for route in step.routes.iter().filter(|route| route.output.as_ref() == output) {
+    let mut routes = step.routes.iter().filter(|route| route.output.as_ref() == output).peekable();
+    while let Some(route) = routes.next() {
+        let is_last = routes.peek().is_none();
+        let steps = carried(route, &step.queue.step, emit, source.steps);
         let message = Message {
             id: source.id.child(&route.to, source.index),
             execution: source.execution,
             parent: source.parent,
             version: source.version,
-            body: emit.body.clone(),
+            body: if is_last { emit.body.take() } else { emit.body.clone() },
             headers: headers(source.headers, &emit.headers),
             attachments: emit.attachments.clone(),
-            steps: carried(route, &step.queue.step, emit, source.steps),
+            steps,
         };
         let queue = QueueName::new(step.queue.flow.clone(), route.to.clone());
         if !lets_in(route, &queue, &message, circumstances)? {
+            if is_last {
+                emit.body = message.body;
+            }
             continue;
         }
         let group = group(&route.order, &queue, &message, circumstances)?;

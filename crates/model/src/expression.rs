@@ -347,7 +347,7 @@ fn unfold(value: &JValue, budget: &mut usize, depth: usize) -> Result<Option<Val
         JValue::Null => Value::Null,
         JValue::Bool(flag) => Value::Bool(*flag),
         JValue::Number(number) => json_number(*number),
-        JValue::String(text) => Value::String(text.to_string()),
+        JValue::String(text) => Value::String(str::to_owned(text)),
         JValue::Array(items) => {
             let mut list = Vec::with_capacity(items.len().min(1_024));
             for item in items.iter() {

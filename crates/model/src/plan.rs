@@ -89,6 +89,12 @@ impl StepPlan {
     pub fn prefetch_in(&self, runtime: Runtime) -> NonZeroU32 {
         self.prefetch.unwrap_or_else(|| runtime.default_prefetch())
     }
+
+    /// Whether expressions decide where its messages go: then a decision may take too long, and
+    /// is made again with more time.
+    pub fn routes_by_expression(&self) -> bool {
+        self.routes.iter().any(|route| route.when.is_some() || matches!(route.order, Ordering::Key(_)))
+    }
 }
 
 /// Which messages on a queue are delivered one at a time, in order.

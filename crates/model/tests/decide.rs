@@ -262,7 +262,7 @@ fn executions_begin_with_ids_that_follow_from_their_own() {
     let trigger = plan.trigger();
     let execution = MessageId::root(NOW, [9; 10]);
     let vars = json!({});
-    let start = || begin(execution, 5, &Emit::new(json!({"a": 1})), trigger, &circumstances(&vars)).unwrap();
+    let start = || begin(execution, 5, Emit::new(json!({"a": 1})), trigger, &circumstances(&vars)).unwrap();
     let (messages, event) = start();
     assert_eq!(messages.iter().map(|m| m.queue.step.to_string()).collect::<Vec<_>>(), ["work", "hasty"]);
     for enqueue in &messages {
@@ -281,7 +281,7 @@ fn only_too_little_time_is_an_error() {
     ));
     let vars = json!({});
     let brief = Circumstances { limits: Limits::BRIEF, ..circumstances(&vars) };
-    let error = begin(MessageId::root(NOW, [1; 10]), 1, &Emit::new(1), plan.trigger(), &brief).unwrap_err();
+    let error = begin(MessageId::root(NOW, [1; 10]), 1, Emit::new(1), plan.trigger(), &brief).unwrap_err();
     assert!(matches!(error, ExpressionError::Timeout(_)));
 }
 

@@ -235,6 +235,12 @@ pub trait Queue: Send + Sync + 'static {
     /// Whether a queue has reached a limit. Answers from memory.
     fn is_full(&self, queue: &QueueName) -> bool;
 
+    /// Whether a queue is so near a limit that what is under way to it may reach it: about a
+    /// thousand messages or 16 MiB. Answers from memory.
+    fn is_nearly_full(&self, queue: &QueueName) -> bool {
+        self.is_full(queue)
+    }
+
     /// What stands on every queue, by name. Answers from memory.
     async fn depths(&self) -> Result<Vec<QueueDepth>, QueueError>;
 

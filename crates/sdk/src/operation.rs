@@ -187,6 +187,10 @@ struct Typed<T>(T);
 
 /// Reads a configuration; says which field does not fit.
 fn typed<C: DeserializeOwned>(config: Value) -> Result<C, Fault> {
+    // To know the place of a mistake costs more than to read a configuration without one.
+    if let Ok(config) = C::deserialize(&config) {
+        return Ok(config);
+    }
     serde_path_to_error::deserialize(config).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { String::new() } else { format!(" in `with.{path}`") };

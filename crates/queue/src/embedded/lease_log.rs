@@ -1,16 +1,15 @@
 //! The lease log: which messages are with workers, so that a crash counts as an attempt.
 //!
-//! A side file of fixed records, written without a flush by a thread of its own: it has to
-//! outlive the process, not the power. A record names the attempt it belongs to, so a record that
-//! is read twice, or that is out of date, counts nothing.
+//! A side file of fixed records, written without a flush: it has to outlive the process, not the
+//! power, and so a write takes no longer than to copy a few bytes. A record names the attempt it
+//! belongs to, so a record that is read twice, or that is out of date, counts nothing.
 
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, Sender, channel},
-    thread::JoinHandle,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::lane::{Position, Row};
@@ -29,78 +28,69 @@ pub(crate) struct Interrupted {
     pub(crate) attempt: u32,
 }
 
-enum Note {
-    Began(Vec<Interrupted>),
-    Ended(Vec<i64>),
-    Close,
-}
-
-/// Tells the thread that keeps the file.
+/// Keeps the file: each note is one short write, made before a message is handed out.
 #[derive(Debug)]
 pub(crate) struct LeaseLog {
-    notes: Sender<Note>,
+    keeper: Mutex<Keeper>,
 }
 
 impl LeaseLog {
-    /// Empties the file and starts the thread.
-    pub(crate) fn start(path: &Path) -> io::Result<(Self, JoinHandle<()>)> {
+    /// Empties the file.
+    pub(crate) fn start(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         file.set_len(0)?;
-        let (notes, orders) = channel();
-        let keeper = Keeper { path: path.to_owned(), file, size: 0, live: HashMap::new() };
-        let thread = std::thread::Builder::new().name("queue-leases".into()).spawn(move || keeper.run(&orders))?;
-        Ok((Self { notes }, thread))
+        let keeper = Keeper { path: path.to_owned(), file, size: 0, live: HashMap::new(), closed: false };
+        Ok(Self { keeper: Mutex::new(keeper) })
     }
 
     pub(crate) fn began<'a>(&self, queue: i64, rows: impl Iterator<Item = &'a Row>) {
-        let began = rows.map(|row| Interrupted { queue, position: row.position, attempt: row.attempt }).collect();
-        // A stopped thread means that the store is closing.
-        drop(self.notes.send(Note::Began(began)));
+        self.keeper().note(|keeper, bytes| {
+            for row in rows {
+                let lease = Interrupted { queue, position: row.position, attempt: row.attempt };
+                keeper.live.insert(lease.position.seq, lease);
+                bytes.extend_from_slice(&record(LEASED, &lease));
+            }
+        });
     }
 
-    pub(crate) fn ended(&self, seqs: Vec<i64>) {
-        drop(self.notes.send(Note::Ended(seqs)));
+    pub(crate) fn ended(&self, seqs: &[i64]) {
+        self.keeper().note(|keeper, bytes| {
+            let ended = seqs.iter().filter_map(|seq| keeper.live.remove(seq));
+            ended.for_each(|lease| bytes.extend_from_slice(&record(ENDED, &lease)));
+        });
     }
 
     /// Forgets everything: an orderly end is no attempt.
     pub(crate) fn close(&self) {
-        drop(self.notes.send(Note::Close));
+        let mut keeper = self.keeper();
+        keeper.closed = true;
+        drop(keeper.file.set_len(0));
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+#[derive(Debug)]
 struct Keeper {
     path: PathBuf,
     file: File,
     size: u64,
     live: HashMap<i64, Interrupted>,
+    /// What is leased while the store closes returns with it, and nothing is noted any more.
+    closed: bool,
 }
 
 impl Keeper {
-    fn run(mut self, orders: &Receiver<Note>) {
-        let mut bytes = Vec::new();
-        while let Ok(first) = orders.recv() {
-            bytes.clear();
-            for note in std::iter::once(first).chain(orders.try_iter()) {
-                match note {
-                    Note::Began(leases) => leases.iter().for_each(|lease| self.begin(lease, &mut bytes)),
-                    Note::Ended(seqs) => seqs.iter().for_each(|seq| self.end(*seq, &mut bytes)),
-                    Note::Close => return drop(self.file.set_len(0)),
-                }
-            }
-            if let Err(error) = self.write(&bytes) {
-                tracing::warn!(%error, "the lease log could not be written: a crash now would not count as an attempt");
-            }
+    fn note(&mut self, change: impl FnOnce(&mut Self, &mut Vec<u8>)) {
+        if self.closed {
+            return;
         }
-    }
-
-    fn begin(&mut self, lease: &Interrupted, bytes: &mut Vec<u8>) {
-        self.live.insert(lease.position.seq, *lease);
-        bytes.extend_from_slice(&record(LEASED, lease));
-    }
-
-    fn end(&mut self, seq: i64, bytes: &mut Vec<u8>) {
-        if let Some(lease) = self.live.remove(&seq) {
-            bytes.extend_from_slice(&record(ENDED, &lease));
+        let mut bytes = Vec::new();
+        change(self, &mut bytes);
+        if let Err(error) = self.write(&bytes) {
+            tracing::warn!(%error, "the lease log could not be written: a crash now would not count as an attempt");
         }
     }
 
@@ -172,11 +162,10 @@ mod tests {
     fn what_was_leased_and_not_ended_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases");
-        let (log, thread) = LeaseLog::start(&path).unwrap();
+        let log = LeaseLog::start(&path).unwrap();
         log.began(7, [row(1), row(2), row(3)].iter());
-        log.ended(vec![2]);
+        log.ended(&[2]);
         drop(log);
-        thread.join().unwrap();
         let mut found: Vec<_> = read(&path).unwrap().iter().map(|lease| lease.position.seq).collect();
         found.sort_unstable();
         assert_eq!(found, [1, 3]);
@@ -186,14 +175,13 @@ mod tests {
     fn the_file_stays_small_and_a_torn_record_does_no_harm() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases");
-        let (log, thread) = LeaseLog::start(&path).unwrap();
+        let log = LeaseLog::start(&path).unwrap();
         for seq in 0..60_000 {
             log.began(7, [row(seq)].iter());
-            log.ended(vec![seq]);
+            log.ended(&[seq]);
         }
         log.began(7, [row(60_000)].iter());
         drop(log);
-        thread.join().unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert!(bytes.len() as u64 <= REWRITE_AT, "{}", bytes.len());
         assert_eq!(read(&path).unwrap().len(), 1);
@@ -205,10 +193,10 @@ mod tests {
     fn an_orderly_end_forgets_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases");
-        let (log, thread) = LeaseLog::start(&path).unwrap();
+        let log = LeaseLog::start(&path).unwrap();
         log.began(7, [row(1)].iter());
         log.close();
-        thread.join().unwrap();
+        log.began(7, [row(2)].iter());
         assert!(read(&path).unwrap().is_empty());
     }
 }

@@ -26,7 +26,7 @@
 //! - Leases are not in the file: after a restart everything that was leased waits again.
 //! - Memory ([`heads`]) is bounded, whatever waits: see [`lane`].
 //!
-//! All blocking work happens on the store's own threads, never on the async runtime.
+//! All that waits for a disk happens on the store's own threads, never on the async runtime.
 
 mod apply;
 mod batch;

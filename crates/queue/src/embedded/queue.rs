@@ -17,7 +17,7 @@ use super::{
     codec::{EventRow, Incoming, StateChange, decode_value, encode_fault},
     command::{Answer, Command, Order, Publish, Settle, Work},
     dead_letters::{self, DeadLetterJob, Verb},
-    heads::{Head, Taken},
+    heads::{Head, Taken, Tally},
     history,
     job::{Clear, Fate, Job},
     lane::{Content, Entry},
@@ -26,6 +26,11 @@ use crate::{
     DeadLetter, DeadLetterFilter, History, Lease, LeaseRequest, Publication, Published, Queue, QueueDepth, QueueError,
     Replay, Retention, Topology, Trace,
 };
+
+/// A queue is near its limit with so many further messages.
+const NEAR_MESSAGES: i64 = 1_024;
+/// And with so many further bytes.
+const NEAR_BYTES: i64 = 16 << 20;
 
 /// The answer to a command that was handed over.
 type Pending = oneshot::Receiver<Result<Answer, QueueError>>;
@@ -70,6 +75,12 @@ impl EmbeddedQueue {
             Answer::Count(count) => Ok(count),
             Answer::Done | Answer::Published(_) | Answer::More => Ok(0),
         }
+    }
+
+    /// Whether a queue reaches a limit with so much more.
+    fn would_be_full(&self, queue: &QueueName, more: Tally) -> bool {
+        let head = self.shared.heads.named(queue);
+        head.is_some_and(|head| head.state().limit_reached(more, 0, 0).is_some())
     }
 
     /// Takes messages without waiting for any to arrive.
@@ -226,8 +237,11 @@ impl Queue for EmbeddedQueue {
     }
 
     fn is_full(&self, queue: &QueueName) -> bool {
-        let head = self.shared.heads.named(queue);
-        head.is_some_and(|head| head.state().limit_reached(super::heads::Tally::default(), 0, 0).is_some())
+        self.would_be_full(queue, Tally::default())
+    }
+
+    fn is_nearly_full(&self, queue: &QueueName) -> bool {
+        self.would_be_full(queue, Tally { messages: NEAR_MESSAGES, bytes: NEAR_BYTES, ..Tally::default() })
     }
 
     async fn depths(&self) -> Result<Vec<QueueDepth>, QueueError> {

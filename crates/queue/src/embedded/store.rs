@@ -68,7 +68,7 @@ impl EmbeddedQueue {
         let rolled_back = tidy(&connection, &folder);
         let start = Marked { commit: opened.numbers.commit, rolled_back };
         let mark = CommitMark::open(&folder.mark(), folder.wal(), start).map_err(|error| disk(&folder, &error))?;
-        let (leases, lease_thread) = LeaseLog::start(&folder.leases()).map_err(|error| disk(&folder, &error))?;
+        let leases = LeaseLog::start(&folder.leases()).map_err(|error| disk(&folder, &error))?;
         let states = Arc::new(Reader::start(&database, "queue-states")?);
         let listings = Arc::new(Reader::start(&database, "queue-listings")?);
         let (sender, orders) = channel();
@@ -92,12 +92,13 @@ impl EmbeddedQueue {
             numbers: opened.numbers,
             mark,
             unfinished: VecDeque::new(),
+            carried: 0,
         };
         let writer_thread = std::thread::Builder::new()
             .name("queue-writer".into())
             .spawn(move || writer.run())
             .map_err(|error| disk(&folder, &error))?;
-        let threads = Mutex::new(vec![writer_thread, lease_thread]);
+        let threads = Mutex::new(vec![writer_thread]);
         Ok(Self { shared, states, listings, folder, threads, lock: Mutex::new(Some(lock)) })
     }
 

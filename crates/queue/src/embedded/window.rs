@@ -27,7 +27,7 @@ impl Writer {
         if self.shared.heads.memory.used() >= ALL_WINDOWS_BYTES {
             self.forget_idle(head);
         }
-        let read = [true, false].into_iter().try_for_each(|delayed| read_lane(&self.connection, head, delayed, now));
+        let read = read_lanes(&self.connection, head, now);
         let mut state = head.state();
         state.reading = false;
         let deliverable = state.is_deliverable(now);
@@ -90,6 +90,13 @@ fn count_ripe(connection: &Connection, queue: i64, from: i64, now: i64) -> rusql
         .query_row(params![queue, now.max(0)], |row| row.get(0))
         .optional()?;
     Ok((count, next))
+}
+
+/// Reads both lanes as one transaction: each of its own would lock and unlock the file.
+fn read_lanes(connection: &Connection, head: &Head, now: i64) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    [true, false].into_iter().try_for_each(|delayed| read_lane(&transaction, head, delayed, now))?;
+    transaction.commit()
 }
 
 /// Reads behind the lane's cursor until the window is full or nothing due is left.

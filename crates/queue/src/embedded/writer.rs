@@ -10,7 +10,7 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -34,6 +34,13 @@ const BYTES_PER_COMMIT: usize = 8 << 20;
 /// After a failure, what happens by itself is tried again this much later.
 pub(crate) const PAUSE_AFTER_FAILURE_MS: i64 = 1_000;
 
+/// A commit that carries so many commands waits for others to share it.
+const BUSY: usize = 8;
+/// How long it waits at most: about as long as a commit takes.
+const LONGEST_LINGER: Duration = Duration::from_millis(1);
+/// How often it looks whether they are there.
+const LINGER: Duration = Duration::from_micros(100);
+
 /// Hears that messages were read into memory.
 type Answered = oneshot::Sender<Result<(), QueueError>>;
 
@@ -47,12 +54,16 @@ pub(crate) struct Writer {
     pub(crate) mark: CommitMark,
     /// Long work that goes on chunk by chunk, the next in line first.
     pub(crate) unfinished: VecDeque<Command>,
+    /// How many commands the last commit carried.
+    pub(crate) carried: usize,
 }
 
 /// What one turn takes from the channel.
 #[derive(Default)]
 struct Turn {
     commands: Vec<Command>,
+    /// What the commands put into a commit.
+    bytes: usize,
     reads: Vec<(Arc<Head>, Option<Answered>)>,
     close: bool,
 }
@@ -67,6 +78,7 @@ impl Writer {
                 self.collect_expired(now, &mut turn.commands);
             }
             turn.commands.extend(self.unfinished.pop_front());
+            self.carried = turn.commands.len();
             if !turn.commands.is_empty() {
                 self.write(turn.commands);
             }
@@ -88,17 +100,26 @@ impl Writer {
     /// Waits for orders and takes all that are there, within the bounds of one commit.
     fn gather(&mut self) -> Turn {
         let mut turn = Turn::default();
-        let mut bytes = 0;
         match self.orders.recv_timeout(self.pause()) {
-            Ok(order) => turn.take(order, &mut bytes),
+            Ok(order) => turn.take(order),
             Err(RecvTimeoutError::Timeout) => return turn,
             Err(RecvTimeoutError::Disconnected) => turn.close = true,
         }
-        while turn.commands.len() < COMMANDS_PER_COMMIT && bytes < BYTES_PER_COMMIT && !turn.close {
-            let Ok(order) = self.orders.try_recv() else { break };
-            turn.take(order, &mut bytes);
-        }
+        turn.take_all(&self.orders);
+        self.linger(&mut turn);
         turn
+    }
+
+    /// Waits a moment for as many commands as the last commit carried: whoever it answered is
+    /// about to ask for the next thing, and all of them together cost one flush and one write of
+    /// each page they share. Few commands wait for nobody.
+    fn linger(&self, turn: &mut Turn) {
+        let end = Instant::now() + LONGEST_LINGER;
+        let more = |turn: &Turn| turn.commands.len() < self.carried && turn.may_wait();
+        while self.carried >= BUSY && self.unfinished.is_empty() && more(turn) && Instant::now() < end {
+            std::thread::sleep(LINGER);
+            turn.take_all(&self.orders);
+        }
     }
 
     fn pause(&self) -> Duration {
@@ -166,7 +187,7 @@ impl Writer {
         let aftermath = batch.publish_effects();
         self.shared.wake_by(aftermath.alarm);
         if !aftermath.ended.is_empty() {
-            self.shared.leases.ended(aftermath.ended);
+            self.shared.leases.ended(&aftermath.ended);
         }
         self.shared.counters.committed(commands.len());
         Ok(answers)
@@ -245,10 +266,27 @@ impl Writer {
 }
 
 impl Turn {
-    fn take(&mut self, order: Order, bytes: &mut usize) {
+    fn is_full(&self) -> bool {
+        self.commands.len() >= COMMANDS_PER_COMMIT || self.bytes >= BYTES_PER_COMMIT
+    }
+
+    /// Whether nobody would rather have it begin at once.
+    fn may_wait(&self) -> bool {
+        !self.close && !self.is_full() && self.reads.iter().all(|(_, reply)| reply.is_none())
+    }
+
+    /// Takes what is there and fits.
+    fn take_all(&mut self, orders: &Receiver<Order>) {
+        while !self.close && !self.is_full() {
+            let Ok(order) = orders.try_recv() else { break };
+            self.take(order);
+        }
+    }
+
+    fn take(&mut self, order: Order) {
         match order {
             Order::Write(command) => {
-                *bytes += command.work.weight();
+                self.bytes += command.work.weight();
                 self.commands.push(command);
             }
             Order::Read { head, reply } => self.reads.push((head, reply)),
