@@ -22,6 +22,8 @@ pub(crate) fn after_daemon(folder: &Path, bridge: &str) {
     let script = r#"
         [ -s "$1/pid" ] && kill "$(cat "$1/pid")" && while [ -s "$1/pid" ]; do sleep 0.2; done
         ip link delete "$2"
+        # Deepest first.
+        grep -F " $1/" /proc/mounts | cut -d' ' -f2 | sort -r | while read -r mount; do umount "$mount"; done
         rm -rf "$1""#;
     sweep(script, "", &[folder.to_str().unwrap(), bridge]);
 }

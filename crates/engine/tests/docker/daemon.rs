@@ -139,10 +139,25 @@ impl OwnDaemon {
 
     pub(crate) fn run(&mut self) {
         Self::make_bridge();
+        for _ in 0..600 {
+            if self.daemon().succeeds(&["version"]) {
+                return;
+            }
+            // It gives up by itself where the machine is too busy for its own time limits.
+            let has_ended = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_some());
+            if self.running.as_mut().is_none_or(has_ended) {
+                self.running = Some(self.spawn());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("dockerd does not start: {}", fs::read_to_string(self.at("log")).unwrap_or_default());
+    }
+
+    fn spawn(&self) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.at("log")).unwrap();
         let number = std::process::id();
         let namespace = format!("flowline-test-{number}");
-        let child = Command::new("dockerd")
+        Command::new("dockerd")
             .args(["--host", &format!("unix://{}", self.at("docker.sock")), "--data-root", &self.at("data")])
             .args(["--exec-root", &self.at("exec"), "--pidfile", &self.at("pid")])
             .args(["--containerd-namespace", &namespace])
@@ -150,15 +165,8 @@ impl OwnDaemon {
             .args(["--bridge", &Self::bridge(), "--iptables=false"])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
-            .spawn();
-        self.running = Some(child.expect("dockerd is installed"));
-        for _ in 0..600 {
-            if self.daemon().succeeds(&["version"]) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("dockerd does not start: {}", fs::read_to_string(self.at("log")).unwrap_or_default());
+            .spawn()
+            .expect("dockerd is installed")
     }
 
     pub(crate) fn stop(&mut self) {

@@ -172,7 +172,9 @@ async fn finish(subject: &dyn Subject, lease: &Lease) {
 
 async fn depth(subject: &dyn Subject, step: &str) -> QueueDepth {
     let depths = subject.queue().depths().await.expect("depths");
-    depths.into_iter().find(|depth| depth.queue == queue(step)).expect("the queue is declared")
+    let depth = depths.into_iter().find(|depth| depth.queue == queue(step)).expect("the queue is declared");
+    assert_eq!(subject.queue().depth(&queue(step)).await, Ok(Some(depth.clone())), "the same of one and of all");
+    depth
 }
 
 /// Ready, leased, delayed, dead.
