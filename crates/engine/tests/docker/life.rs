@@ -25,7 +25,8 @@ async fn messages_go_through_containers_that_get_no_more_than_they_need() {
     assert_eq!(inspect(".HostConfig.CapDrop"), "[ALL]");
     assert_eq!(inspect(".HostConfig.SecurityOpt"), "[no-new-privileges]");
     assert_eq!(inspect(".HostConfig.RestartPolicy.Name"), "no");
-    assert_eq!(inspect(".HostConfig.NetworkMode"), place.network);
+    let network = place.daemon.docker(&["network", "inspect", "-f", "{{.Id}}", &place.network]);
+    assert_eq!(inspect(".HostConfig.NetworkMode"), network);
     assert_eq!(inspect("len .NetworkSettings.Ports"), "0");
     // In force: not root, nothing writable but /tmp, no capability, no more than so many processes.
     let inside = |script: &str| place.daemon.docker(&["exec", &names[0], "sh", "-c", script]);
