@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use flowline_model::{
-    EventKind, Fault, FaultKind, Runtime, Settlement, StepPlan, Timestamp, Verdict, decide,
+    EventKind, Fault, FaultKind, QueueName, Runtime, Settlement, StepId, StepPlan, Timestamp, Verdict, decide,
     decide::Circumstances,
     expression::{ExpressionError, Limits},
 };
@@ -113,7 +113,7 @@ impl Worker {
 
     /// Waits for a place; none means: look again.
     async fn place(&self, places: &Places) -> Option<Place> {
-        if self.plan.routes.iter().any(|route| self.is_full(route)) {
+        if self.is_held_back() {
             tokio::time::sleep(ROOM).await;
             return None;
         }
@@ -121,8 +121,8 @@ impl Worker {
             Passage::Free => {
                 let place = places.take().await;
                 self.pace.next().await;
-                // The gate may have narrowed while all places were taken.
-                (self.gate.passage() == Passage::Free).then_some(place)
+                // The gate may have narrowed, and a queue have filled, while all places were taken.
+                (self.gate.passage() == Passage::Free && !self.is_held_back()).then_some(place)
             }
             Passage::Probe if places.are_empty() => {
                 let place = tokio::time::timeout(PROBE_WAIT, places.take()).await.ok()?;
@@ -146,9 +146,10 @@ impl Worker {
         }
     }
 
-    fn is_full(&self, route: &flowline_model::plan::Route) -> bool {
-        let flow = self.plan.queue.flow.clone();
-        self.shared.queue.is_full(&flowline_model::QueueName::new(flow, route.to.clone()))
+    /// Whether a queue behind it is full.
+    fn is_held_back(&self) -> bool {
+        let queue = |step: &StepId| QueueName::new(self.plan.queue.flow.clone(), step.clone());
+        self.plan.routes.iter().any(|route| self.shared.queue.is_full(&queue(&route.to)))
     }
 
     /// Brings one lease to its end.
