@@ -5,9 +5,11 @@
 //! without end or takes all memory: the engine limits time, depth and length of sequences between
 //! calls, and `guard` limits what one call may do.
 
+mod fields;
+
 use std::{
     borrow::Cow,
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,6 +26,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::fields::Fields;
 use crate::guard;
 
 /// The longest source text of one expression, in bytes.
@@ -129,13 +132,16 @@ pub const PROVIDED: [&str; 6] = ["steps", "headers", "flow", "execution", "var",
 #[derive(Clone, PartialEq, Eq)]
 pub struct Expression {
     source: Arc<str>,
+    /// The field that it names, if it does no more.
+    fields: Option<Arc<Fields>>,
 }
 
 impl Expression {
     /// Checks that `source` is JSONata.
     pub fn compile(source: &str) -> Result<Self, ExpressionError> {
-        compiled(source)?;
-        Ok(Self { source: source.into() })
+        let compiled = compiled(source)?;
+        let fields = Fields::named_by(compiled.expression.ast()).map(Arc::new);
+        Ok(Self { source: source.into(), fields })
     }
 
     /// The text it was compiled from.
@@ -150,6 +156,10 @@ impl Expression {
 
     /// The value for `scope`; none where the result is undefined.
     pub fn evaluate(&self, scope: &Scope<'_>, limits: Limits) -> Result<Option<Value>, ExpressionError> {
+        if let Some(value) = self.fields.as_ref().and_then(|fields| fields.of(scope.message)) {
+            let mut budget = limits.result;
+            return value.map(|value| copy(value, &mut budget, 0)).transpose();
+        }
         let compiled = compiled(&self.source)?;
         let result = caught(|| compiled.evaluate(scope, limits))?;
         caught(|| to_json(&result, limits))
@@ -198,16 +208,22 @@ pub fn bare(text: &str) -> &str {
         .map_or(trimmed, str::trim)
 }
 
-/// What expressions see: a body and the provided names. Converted once, read by many.
+/// What expressions see: a message's body and the provided names.
 pub struct Scope<'a> {
-    body: JValue,
+    message: &'a Value,
+    /// The body as the engine takes it: converted once for all that read it, and only if one does.
+    converted: OnceCell<JValue>,
     provided: BTreeMap<&'static str, Cow<'a, Value>>,
 }
 
 impl<'a> Scope<'a> {
     /// A scope in which `$` is `body`.
-    pub fn new(body: &Value) -> Self {
-        Self { body: to_jvalue(body), provided: BTreeMap::new() }
+    pub fn new(body: &'a Value) -> Self {
+        Self { message: body, converted: OnceCell::new(), provided: BTreeMap::new() }
+    }
+
+    fn body(&self) -> &JValue {
+        self.converted.get_or_init(|| to_jvalue(self.message))
     }
 
     /// Provides one of the names in [`PROVIDED`].
@@ -232,7 +248,7 @@ impl Compiled {
             ..EvaluatorOptions::default()
         };
         let result = if self.reads.variables.is_empty() && !self.guarded {
-            self.expression.evaluate_with_options(&scope.body, options)
+            self.expression.evaluate_with_options(scope.body(), options)
         } else {
             guard::begin();
             NESTED.set(0);
@@ -242,7 +258,7 @@ impl Compiled {
                     context.bind(name.clone(), to_jvalue(value));
                 }
             }
-            self.walk(context, options, &scope.body)
+            self.walk(context, options, scope.body())
         };
         result.map_err(|error| evaluation_error(&error, limits))
     }
@@ -336,6 +352,30 @@ fn to_json(result: &JValue, limits: Limits) -> Result<Option<Value>, ExpressionE
 
 /// The deepest nesting of a result, as deep as JSON parsers read.
 const DEEPEST_RESULT: usize = 120;
+
+/// A part of a message as a result: the same, within the same limits.
+fn copy(value: &Value, budget: &mut usize, depth: usize) -> Result<Value, ExpressionError> {
+    let cost = 1 + value.as_str().map_or(0, str::len);
+    *budget = budget.checked_sub(cost).ok_or(ExpressionError::TooLarge)?;
+    if depth > DEEPEST_RESULT {
+        return Err(ExpressionError::TooLarge);
+    }
+    Ok(match value {
+        Value::Number(number) if number.is_f64() => number.as_f64().map_or(Value::Null, json_number),
+        Value::Array(items) => {
+            Value::Array(items.iter().map(|item| copy(item, budget, depth + 1)).collect::<Result<_, _>>()?)
+        }
+        Value::Object(fields) => {
+            let mut object = serde_json::Map::with_capacity(fields.len());
+            for (name, field) in fields {
+                *budget = budget.checked_sub(name.len()).ok_or(ExpressionError::TooLarge)?;
+                object.insert(name.clone(), copy(field, budget, depth + 1)?);
+            }
+            Value::Object(object)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    })
+}
 
 fn unfold(value: &JValue, budget: &mut usize, depth: usize) -> Result<Option<Value>, ExpressionError> {
     let cost = 1 + value.as_str().map_or(0, str::len);
