@@ -4,13 +4,10 @@
 //! active flow, and every step of an earlier version or a retired flow that messages still wait
 //! for. It looks when it is told that something changed, and every few seconds anyway.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use flowline_model::{Fault, OperationKind, Plan, QueueName};
+use flowline_queue::QueueDepth;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,18 +46,22 @@ impl Reconciler {
     async fn wanted(&self) -> Result<BTreeMap<QueueName, Wanted>, EngineError> {
         let depths = self.shared.queue.depths().await?;
         let waiting = depths.into_iter().filter(|depth| depth.ready + depth.leased + depth.delayed > 0);
-        let mut waiting: BTreeSet<QueueName> = waiting.map(|depth| depth.queue).collect();
+        let mut waiting: BTreeMap<QueueName, QueueDepth> = waiting.map(|depth| (depth.queue.clone(), depth)).collect();
         let mut wanted = BTreeMap::new();
         for flow in self.shared.flows.all() {
-            let has_waiting = waiting.iter().any(|queue| queue.flow == flow.plan.flow);
-            if flow.state.active || has_waiting {
-                for (queue, worker) in workers_of(&flow) {
+            let trigger = flow.plan.trigger();
+            // The next tick of a flow that is gone is no work, and ends its schedule when it is due.
+            let tick = trigger.schedule.as_ref().and_then(|_| waiting.remove(&trigger.queue));
+            let has_waiting = waiting.keys().any(|queue| queue.flow == flow.plan.flow);
+            let is_due = tick.is_some_and(|tick| tick.ready + tick.leased > 0);
+            for (queue, worker) in workers_of(&flow) {
+                if flow.state.active || has_waiting || is_due && queue == trigger.queue {
                     waiting.remove(&queue);
                     wanted.insert(queue, worker);
                 }
             }
         }
-        for queue in waiting {
+        for queue in waiting.into_keys() {
             if let Some(worker) = self.left_behind(&queue).await? {
                 wanted.insert(queue, worker);
             }

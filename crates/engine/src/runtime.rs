@@ -25,6 +25,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use flowline_model::Fault;
 use flowline_sdk::{Presence, Remote};
+use tokio_util::sync::CancellationToken;
 
 /// Where the workers of one step run.
 #[async_trait]
@@ -52,6 +53,10 @@ pub(crate) trait Workplace: Send + Sync + 'static {
 
     /// How a worker stands; none if it is not known.
     fn presence(&self, worker: &str) -> Option<Presence>;
+
+    /// Lets the component undo what it did when its step began, as one that has subscribed to
+    /// something; given up when it takes long or is not waited for any more.
+    async fn shut_down(&self, _not_waited_for: &CancellationToken) {}
 }
 
 /// How a worker ended.

@@ -31,6 +31,10 @@ pub(crate) struct Staff {
     /// Told to loops that do not finish in time.
     abort: CancellationToken,
     running: BTreeMap<QueueName, Running>,
+    /// The steps that are not wanted any more, until the last of them is gone.
+    leaving: BTreeMap<QueueName, JoinHandle<()>>,
+    /// Told when nobody waits for components that undo what they did.
+    ends: CancellationToken,
     /// Why a step's workers cannot even be tried.
     refused: BTreeMap<QueueName, String>,
 }
@@ -54,15 +58,29 @@ struct Job {
 
 impl Staff {
     pub(crate) fn new(shared: Arc<Shared>, workers: TaskTracker, crews: TaskTracker, abort: CancellationToken) -> Self {
-        Self { shared, workers, crews, abort, running: BTreeMap::new(), refused: BTreeMap::new() }
+        Self {
+            shared,
+            workers,
+            crews,
+            abort,
+            running: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            ends: CancellationToken::new(),
+            refused: BTreeMap::new(),
+        }
     }
 
     /// Makes those who run equal to those who should.
     pub(crate) fn arrange(&mut self, wanted: BTreeMap<QueueName, Wanted>) {
         let gone: Vec<QueueName> = self.running.keys().filter(|queue| !wanted.contains_key(queue)).cloned().collect();
-        gone.iter().for_each(|queue| self.retire(queue));
+        gone.iter().for_each(|queue| self.let_go(queue));
         self.refused.retain(|queue, _| wanted.contains_key(queue));
+        self.leaving.retain(|_, leaving| !leaving.is_finished());
         for (queue, wanted) in wanted {
+            // One that comes back waits: what it did when it began is being undone.
+            if self.leaving.contains_key(&queue) {
+                continue;
+            }
             let done = self.running.get(&queue).is_some_and(|running| running.version == wanted.version);
             if let Some(job) = self.job(&queue, &wanted).filter(|_| !done) {
                 self.employ(&queue, job);
@@ -72,8 +90,10 @@ impl Staff {
 
     /// Lets everybody finish.
     pub(crate) fn retire_all(&mut self) {
-        let all: Vec<QueueName> = self.running.keys().cloned().collect();
-        all.iter().for_each(|queue| self.retire(queue));
+        self.ends.cancel();
+        for old in std::mem::take(&mut self.running).into_values() {
+            self.finish(old);
+        }
     }
 
     fn job(&self, queue: &QueueName, wanted: &Wanted) -> Option<Job> {
@@ -152,10 +172,19 @@ impl Staff {
         self.running.insert(queue.clone(), running);
     }
 
-    fn retire(&mut self, queue: &QueueName) {
-        if let Some(old) = self.running.remove(queue) {
-            self.finish(old);
+    /// A step is not wanted any more.
+    fn let_go(&mut self, queue: &QueueName) {
+        let Some(old) = self.running.remove(queue) else { return };
+        if let Some(crew) = old.crew.clone() {
+            let (ends, shared) = (self.ends.clone(), Arc::clone(&self.shared));
+            let leaving = self.crews.spawn(async move {
+                crew.gone().await;
+                crew.shut_down(&ends).await;
+                shared.changed.notify_one();
+            });
+            self.leaving.insert(queue.clone(), leaving);
         }
+        self.finish(old);
     }
 
     /// Takes no more messages, finishes those under way, and then lets the workers go.

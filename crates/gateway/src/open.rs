@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::{
     environment::{Secrets, environment},
     guests::Guest,
+    kept::STARTUP,
     step::Step,
 };
 
@@ -37,6 +38,7 @@ impl Remote for Open {
     }
 }
 
+#[async_trait]
 impl GatewayStep for Open {
     fn admit(&self, worker: &str) -> Vec<(String, String)> {
         let secrets = Secrets::random();
@@ -47,6 +49,23 @@ impl GatewayStep for Open {
             self.dismiss(&earlier, &Fault::retry("worker_lost", "another worker came under the same name"));
         }
         self.step.admit(worker);
+        environment
+    }
+
+    async fn awaits_shutdown(&self) -> bool {
+        let Step { spec, shared, .. } = &*self.step;
+        match shared.kept.read(&spec.queue, STARTUP).await {
+            Ok(left) => left.is_some(),
+            Err(error) => {
+                tracing::warn!(step = %spec.queue, %error, "the startup data could not be read");
+                false
+            }
+        }
+    }
+
+    fn admit_shutdown(&self, worker: &str) -> Vec<(String, String)> {
+        let mut environment = self.admit(worker);
+        environment.push(("ELASTICIO_HOOK_SHUTDOWN".to_owned(), "true".to_owned()));
         environment
     }
 

@@ -83,11 +83,18 @@ pub trait Gateway: Send + Sync + 'static {
 }
 
 /// The face of one step to its containers.
+#[async_trait]
 pub trait GatewayStep: Remote {
     /// Lets one worker in, at the address where the gateway listens: the environment that its
     /// container needs, with credentials that reach this step and nothing else. The name is the
     /// container's, unique among all.
     fn admit(&self, worker: &str) -> Vec<(String, String)>;
+
+    /// Whether the component's startup hook left something for its shutdown hook to undo.
+    async fn awaits_shutdown(&self) -> bool;
+
+    /// Lets one worker in that takes no messages but runs the shutdown hook and ends.
+    fn admit_shutdown(&self, worker: &str) -> Vec<(String, String)>;
 
     /// Ends a worker's credentials and connections; what it holds is a fault of its lease.
     /// The reason is told to people.

@@ -100,6 +100,11 @@ impl Crew {
         self.stop.cancel();
     }
 
+    /// Lets the component undo what it did when the step began; the workers are gone for good.
+    pub(crate) async fn shut_down(&self, not_waited_for: &CancellationToken) {
+        self.place.shut_down(not_waited_for).await;
+    }
+
     /// Waits until the last worker of a crew that was dismissed has gone.
     pub(crate) async fn gone(&self) {
         self.stopped.cancelled().await;

@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use async_trait::async_trait;
@@ -46,6 +49,7 @@ impl Gateway for TestGateway {
     }
 
     fn open(&self, step: RemoteStep, _: Arc<dyn Host>) -> Arc<dyn GatewayStep> {
+        let step_undoes = step.config["does"] == "undo";
         Arc::new_cyclic(|me| TestStep {
             me: me.clone(),
             step,
@@ -55,6 +59,7 @@ impl Gateway for TestGateway {
             seats: Mutex::default(),
             free: Mutex::default(),
             freed: Notify::new(),
+            awaits_shutdown: AtomicBool::new(step_undoes),
         })
     }
 }
@@ -78,6 +83,8 @@ struct TestStep {
     seats: Mutex<BTreeMap<String, (Seat, Option<Fault>)>>,
     free: Mutex<VecDeque<mpsc::Sender<Parcel>>>,
     freed: Notify,
+    /// Whether there is something to undo for a component that is told to do `undo`.
+    awaits_shutdown: AtomicBool,
 }
 
 impl TestStep {
@@ -139,7 +146,17 @@ impl Remote for TestStep {
     }
 }
 
+#[async_trait]
 impl GatewayStep for TestStep {
+    async fn awaits_shutdown(&self) -> bool {
+        self.awaits_shutdown.load(Relaxed)
+    }
+
+    fn admit_shutdown(&self, worker: &str) -> Vec<(String, String)> {
+        self.awaits_shutdown.store(false, Relaxed);
+        [self.admit(worker), vec![("SHUTDOWN".to_owned(), "1".to_owned())]].concat()
+    }
+
     fn admit(&self, worker: &str) -> Vec<(String, String)> {
         let now = Instant::now();
         let presence = Presence { connected: false, consuming: false, holding: 0, holding_since: None, heard: now };

@@ -66,6 +66,37 @@ async fn what_containers_say_is_in_the_log_of_their_step() {
     place.end().await;
 }
 
+/// A component may have subscribed to something when its step began: it is asked to undo that when the step goes for
+/// good, and not when the server only ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_goes_for_good_runs_its_shutdown_hook() {
+    let log = StepLog::listen();
+    let place = Place::new().await;
+    place.bench.apply(&does("undo", "")).await;
+    place.publish(3).await;
+    place.until_seen(3).await;
+    place.bench.apply(&does("undo", ", container: { memory: 48MiB }")).await;
+    place.publish(3).await;
+    place.until_seen(6).await;
+    assert!(!log.has("work: undone"), "another version goes on with what was begun");
+    let name = place.bench.engine.flows()[0].name.clone();
+    place.bench.engine.retire(&name).await.unwrap();
+    place.until(|_| log.has("work: undone"), "the hook").await;
+    place.until(|place| place.containers("work").is_empty(), "no container").await;
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_undoes_nothing() {
+    let log = StepLog::listen();
+    let place = Place::new().await;
+    place.bench.apply(&does("undo", "")).await;
+    place.publish(3).await;
+    place.until_seen(3).await;
+    place.end().await;
+    assert!(!log.has("work: undone"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_does_not_end_when_asked_is_killed() {
     let place = Place::new().await;

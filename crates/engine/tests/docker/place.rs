@@ -14,6 +14,7 @@ use super::{
 
 /// A worker: connects, and answers each message as `DOES` says.
 const WORKER: &str = r#"
+if [ -n "$SHUTDOWN" ]; then echo "undone"; exit "${SAYS:-0}"; fi
 echo "worker up, does $DOES"
 case "$DOES" in
   crash) echo "cannot go on" >&2; exit 3 ;;

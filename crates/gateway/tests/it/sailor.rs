@@ -84,12 +84,12 @@ async fn polls(version: &str) {
     assert_eq!(outcome.bodies()[0], json!({"n": 6, "token": "t"}));
     second.kill().await.unwrap();
 
-    let mut environment = worker.rig.admit("w3");
-    environment.insert("ELASTICIO_HOOK_SHUTDOWN".into(), "true".into());
+    assert!(worker.rig.step.awaits_shutdown().await);
+    let environment = worker.rig.step.admit_shutdown("w3").into_iter().collect();
     let mut hook = node(version, &["run.js"], &environment).await;
     let status = tokio::time::timeout(PATIENCE, hook.wait()).await.expect("the hook should end").unwrap();
     assert!(status.success());
-    assert!(!worker.rig.folder.path().join("kept/test/step/startup.json").exists());
+    assert!(!worker.rig.step.awaits_shutdown().await);
 }
 
 async fn emits_many_and_stops(version: &str) {

@@ -15,6 +15,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Docker, Recipe,
@@ -31,6 +32,8 @@ const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// How long a container that is being made is waited for before it is removed.
 const MADE: Duration = Duration::from_secs(30);
+/// How long a component may take to undo what it did.
+const SHUTDOWN: Duration = Duration::from_secs(60);
 /// How long the last lines of a container are waited for.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -75,6 +78,23 @@ impl DockerPlace {
         self.kept(|kept| kept.entry(worker.to_owned()).or_default().reader = Some(reader));
     }
 
+    /// The environment is asked for once the gateway listens: it says where.
+    async fn run(&self, worker: &str, admit: impl FnOnce() -> Vec<(String, String)> + Send) -> Result<(), Trouble> {
+        self.docker.known(|known| known.insert(worker.to_owned()));
+        let Network { id: network, address } = self.docker.network(&self.recipe.network).await?;
+        let recipe = Recipe { network, ..self.recipe.clone() };
+        self.gateway.listen(address).await.map_err(|error| {
+            Trouble::unreachable(format!(
+                "the step gateway cannot listen on {address}, where containers reach it: {error}"
+            ))
+        })?;
+        let of_image = self.docker.user_of(&self.recipe.image).await?;
+        let user = user(of_image.as_deref(), &self.recipe.user);
+        self.make(worker, container(&recipe, worker, user, admit())).await?;
+        self.read(worker);
+        Ok(())
+    }
+
     async fn remove(&self, worker: &str) -> bool {
         for _ in 0..TRIES {
             if self.docker.remove(worker).await.is_ok() {
@@ -108,20 +128,7 @@ impl Workplace for DockerPlace {
     }
 
     async fn start(&self, worker: &str) -> Result<(), Trouble> {
-        self.docker.known(|known| known.insert(worker.to_owned()));
-        let Network { id: network, address } = self.docker.network(&self.recipe.network).await?;
-        let recipe = Recipe { network, ..self.recipe.clone() };
-        self.gateway.listen(address).await.map_err(|error| {
-            Trouble::unreachable(format!(
-                "the step gateway cannot listen on {address}, where containers reach it: {error}"
-            ))
-        })?;
-        let of_image = self.docker.user_of(&self.recipe.image).await?;
-        let user = user(of_image.as_deref(), &self.recipe.user);
-        let body = container(&recipe, worker, user, self.step.admit(worker));
-        self.make(worker, body).await?;
-        self.read(worker);
-        Ok(())
+        self.run(worker, || self.step.admit(worker)).await
     }
 
     async fn ended(&self, worker: &str) -> Ending {
@@ -157,5 +164,32 @@ impl Workplace for DockerPlace {
 
     fn presence(&self, worker: &str) -> Option<Presence> {
         self.step.presence(worker)
+    }
+
+    async fn shut_down(&self, not_waited_for: &CancellationToken) {
+        let worker = self.name();
+        if !self.step.awaits_shutdown().await {
+            return;
+        }
+        let hook = async {
+            self.run(&worker, || self.step.admit_shutdown(&worker)).await.map_err(|trouble| trouble.text)?;
+            match self.docker.gone(&worker).await {
+                Gone::Exited(exit) if exit.code == 0 => Ok(()),
+                Gone::Exited(exit) => Err(explain(&exit, &self.recipe.limits).text),
+                Gone::Removed => Err("somebody removed its container".to_owned()),
+            }
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(SHUTDOWN, hook) => {
+                ended.unwrap_or_else(|_| Err(format!("it took longer than {SHUTDOWN:?}")))
+            }
+            () = not_waited_for.cancelled() => Err("the server ends".to_owned()),
+        };
+        let step = &self.recipe.queue;
+        match ended {
+            Ok(()) => tracing::info!(%step, "the component's shutdown hook is done"),
+            Err(why) => tracing::warn!(%step, "the component's shutdown hook failed: {why}"),
+        }
+        self.clear(&worker, Fault::retry("worker_stopped", "its step is not wanted any more")).await;
     }
 }
