@@ -7,6 +7,7 @@ use lapin::{
     Channel, Connection, ConnectionProperties, Consumer,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions},
     types::{FieldTable, ShortString},
+    uri::AMQPUri,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,9 @@ use crate::{Worker, publisher::Target, work};
 /// How long a connection may take to come about, and to be closed in order.
 const CONNECT: Duration = Duration::from_secs(30);
 const CLOSE: Duration = Duration::from_secs(5);
+/// The largest frame in bytes: the library keeps room for 32 of them in each direction, and with
+/// the 128 KiB that brokers allow this would be the larger part of a worker's memory.
+const FRAME: u32 = 16 << 10;
 /// What AMQP says when all is well.
 const FINE: u16 = 200;
 
@@ -24,6 +28,8 @@ const FINE: u16 = 200;
 pub(crate) enum SessionError {
     #[error(transparent)]
     Amqp(#[from] lapin::Error),
+    #[error("the broker's address is no AMQP address")]
+    Address,
     #[error("the connection did not come about within {CONNECT:?}")]
     Slow,
     #[error("the broker gives this worker no messages any more")]
@@ -48,7 +54,9 @@ impl Session {
         let settings = &worker.settings;
         let broker = &settings.broker;
         let properties = ConnectionProperties::default().with_connection_name(settings.container.as_str().into());
-        let connection = Connection::connect(&broker.url, properties).await?;
+        let mut uri: AMQPUri = broker.url.parse().map_err(|_| SessionError::Address)?;
+        uri.query.frame_max = Some(FRAME);
+        let connection = Connection::connect_uri(uri, properties).await?;
         let channel: Channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         channel.basic_qos(broker.prefetch, BasicQosOptions::default()).await?;
