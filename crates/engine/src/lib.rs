@@ -39,6 +39,7 @@ pub use engine::{Applied, Engine};
 pub use error::{ApplyError, EngineError};
 pub use intake::Answer;
 pub use records::{Attempt, ExecutionDetail, Output, Records, StepRun};
+pub use runtime::docker::ContainerNetwork;
 pub use secrets::Secrets;
 pub use settings::{Clock, DockerSettings, Keep, Settings, system_clock};
 pub use status::{FlowStatus, StepState, StepStatus, WorkerTrouble, WorkersStatus};

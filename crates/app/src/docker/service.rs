@@ -1,21 +1,18 @@
 //! Asking a component: its own code runs once, in a container of its own, and posts its answer.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use bollard::{
     models::{ContainerCreateBody, HostConfig},
-    query_parameters::{
-        CreateContainerOptions, InspectNetworkOptions, LogsOptionsBuilder, StartContainerOptions, WaitContainerOptions,
-    },
+    query_parameters::{CreateContainerOptions, LogsOptionsBuilder, StartContainerOptions, WaitContainerOptions},
 };
+use flowline_engine::{ContainerNetwork, DockerSettings};
 use flowline_gateway::{Gateway, ResultError, ServiceCall, ServiceResult, Settings};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::{Engine, failed};
 use crate::failure::{Doing as _, Failure, Outcome};
 
-/// The network that containers get unless they are told otherwise.
-const BRIDGE: &str = "bridge";
 /// What a container may use.
 const MEMORY: i64 = 512 << 20;
 const PROCESSES: i64 = 256;
@@ -38,15 +35,15 @@ impl Engine {
     /// Asks; the container is gone afterwards, whatever came of it.
     pub(crate) async fn ask(&self, question: &Question<'_>) -> Outcome<ServiceResult> {
         let folder = tempfile::tempdir().doing(|| "no temporary folder can be made".to_owned())?;
-        let gateway =
-            Gateway::bind(Settings::new(folder.path()), self.own_address().await?).await.map_err(|error| {
-                Failure::new(format!("containers cannot be listened to: {error}"))
-                    .hint("this command must run on the machine of the Docker engine")
-            })?;
+        let network = self.network().await?;
+        let gateway = Gateway::bind(Settings::new(folder.path()), network.address).await.map_err(|error| {
+            Failure::new(format!("containers cannot be listened to: {error}"))
+                .hint("this command must run on the machine of the Docker engine")
+        })?;
         let (url, answer) = gateway.expect_result();
         let mut environment = gateway.service_environment(&question.call, &url);
         environment.extend(question.environment.iter().cloned());
-        let container = self.container(question, environment).await?;
+        let container = self.container(question, environment, network.id).await?;
         let outcome = tokio::select! {
             answer = answer.within(question.within) => answer.map_err(|error| no_answer(&error)),
             ended = self.end_of(&container) => Err(ended),
@@ -56,18 +53,22 @@ impl Engine {
         outcome
     }
 
-    /// The address under which containers reach this machine.
-    async fn own_address(&self) -> Outcome<IpAddr> {
-        let network = self.0.inspect_network(BRIDGE, None::<InspectNetworkOptions>).await;
+    /// The network of steps, unless something else is configured for those.
+    async fn network(&self) -> Outcome<ContainerNetwork> {
+        let name = DockerSettings::default().network;
+        let network = ContainerNetwork::ensure(&self.0, &name).await;
         let network = network.map_err(|error| failed("the network of containers is not known", &error))?;
-        let places = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-        let address = places.into_iter().find_map(|place| place.gateway?.parse().ok());
-        address.ok_or_else(|| Failure::new("the network of containers has no address of this machine"))
+        network.ok_or_else(|| Failure::new(format!("the network `{name}` has no gateway address: is it a bridge?")))
     }
 
-    async fn container(&self, question: &Question<'_>, environment: Vec<(String, String)>) -> Outcome<String> {
+    async fn container(
+        &self,
+        question: &Question<'_>,
+        environment: Vec<(String, String)>,
+        network: String,
+    ) -> Outcome<String> {
         let limits = HostConfig {
-            network_mode: Some(BRIDGE.to_owned()),
+            network_mode: Some(network),
             memory: Some(MEMORY),
             pids_limit: Some(PROCESSES),
             cap_drop: Some(vec!["ALL".to_owned()]),

@@ -13,6 +13,7 @@ mod server;
 mod spec;
 mod sweep;
 
+pub use network::ContainerNetwork;
 pub(crate) use place::DockerPlace;
 pub(crate) use server::server_id;
 pub(crate) use spec::Recipe;

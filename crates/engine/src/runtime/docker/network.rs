@@ -13,26 +13,34 @@ use bollard::{
 use super::Docker;
 use crate::runtime::Trouble;
 
-/// A network of containers.
+/// The network of containers.
 #[derive(Clone, Debug)]
-pub(super) struct Network {
+pub struct ContainerNetwork {
     /// Its id: names need not be unique.
-    pub(super) id: String,
-    /// The server's address on it, where the step gateway listens.
-    pub(super) address: IpAddr,
+    pub id: String,
+    /// This machine's address on it, where a step gateway listens.
+    pub address: IpAddr,
+}
+
+impl ContainerNetwork {
+    /// The network with this name, made if it is not there; none if this machine has no address on
+    /// it, as on one that is no bridge.
+    pub async fn ensure(api: &Api, name: &str) -> Result<Option<Self>, Error> {
+        let found = ensure(api, name).await?;
+        Ok(found.and_then(|found| Some(Self { address: address(&found)?, id: found.id? })))
+    }
 }
 
 impl Docker {
     /// The network with this name; it is made if it is not there.
-    pub(super) async fn network(&self, name: &str) -> Result<Network, Trouble> {
+    pub(super) async fn network(&self, name: &str) -> Result<ContainerNetwork, Trouble> {
         let api = self.client.api().await?;
         // One at a time: Docker makes several with the same name if it is asked at the same time.
         let _one = self.networks.lock().await;
-        let found = match ensure(&api, name).await {
-            Ok(found) => found,
+        let network = match ContainerNetwork::ensure(&api, name).await {
+            Ok(network) => network,
             Err(error) => return Err(self.client.failed("the network of the containers", &error).await),
         };
-        let network = found.and_then(|found| Some(Network { address: address(&found)?, id: found.id? }));
         let strange = || Trouble::failed(format!("the network `{name}` has no gateway address: is it a bridge?"));
         network.ok_or_else(strange)
     }

@@ -21,7 +21,7 @@ use super::{
     Docker, Recipe,
     containers::Gone,
     exit::explain,
-    network::Network,
+    network::ContainerNetwork,
     spec::{container, user},
 };
 use crate::runtime::{Ending, Trouble, Workplace, lines::LogTarget};
@@ -81,7 +81,7 @@ impl DockerPlace {
     /// The environment is asked for once the gateway listens: it says where.
     async fn run(&self, worker: &str, admit: impl FnOnce() -> Vec<(String, String)> + Send) -> Result<(), Trouble> {
         self.docker.known(|known| known.insert(worker.to_owned()));
-        let Network { id: network, address } = self.docker.network(&self.recipe.network).await?;
+        let ContainerNetwork { id: network, address } = self.docker.network(&self.recipe.network).await?;
         let recipe = Recipe { network, ..self.recipe.clone() };
         self.gateway.listen(address).await.map_err(|error| {
             Trouble::unreachable(format!(
