@@ -529,12 +529,13 @@ mod tests {
 
     #[test]
     fn results_keep_their_types() {
-        let body = json!({"first": "Ada", "last": "Lovelace", "lines": [{"p": 2, "q": 3}, {"p": 1.5, "q": 2}]});
+        let body = json!({"first": "Ada", "last": "Lovelace", "large": 9_007_199_254_740_993_u64, "lines": [{"p": 2, "q": 3}, {"p": 1.5, "q": 2}]});
         for (source, expected) in [
             ("first & ' ' & last", Some(json!("Ada Lovelace"))),
             ("$sum(lines.(p * q))", Some(json!(9))),
             ("lines.p", Some(json!([2, 1.5]))),
             ("missing", None),
+            ("large", Some(json!(9_007_199_254_740_993_u64))),
             ("$", Some(body.clone())),
             ("{'a': missing, 'b': null}", Some(json!({"b": null}))),
         ] {
