@@ -353,13 +353,16 @@ fn to_json(result: &JValue, limits: Limits) -> Result<Option<Value>, ExpressionE
 /// The deepest nesting of a result, as deep as JSON parsers read.
 const DEEPEST_RESULT: usize = 120;
 
+/// Counts one value of a result against what the result may have.
+fn spend(text: Option<&str>, budget: &mut usize, depth: usize) -> Result<(), ExpressionError> {
+    let cost = 1 + text.map_or(0, str::len);
+    *budget = budget.checked_sub(cost).ok_or(ExpressionError::TooLarge)?;
+    if depth > DEEPEST_RESULT { Err(ExpressionError::TooLarge) } else { Ok(()) }
+}
+
 /// A part of a message as a result: the same, within the same limits.
 fn copy(value: &Value, budget: &mut usize, depth: usize) -> Result<Value, ExpressionError> {
-    let cost = 1 + value.as_str().map_or(0, str::len);
-    *budget = budget.checked_sub(cost).ok_or(ExpressionError::TooLarge)?;
-    if depth > DEEPEST_RESULT {
-        return Err(ExpressionError::TooLarge);
-    }
+    spend(value.as_str(), budget, depth)?;
     Ok(match value {
         Value::Number(number) if number.is_f64() => number.as_f64().map_or(Value::Null, json_number),
         Value::Array(items) => {
@@ -378,11 +381,7 @@ fn copy(value: &Value, budget: &mut usize, depth: usize) -> Result<Value, Expres
 }
 
 fn unfold(value: &JValue, budget: &mut usize, depth: usize) -> Result<Option<Value>, ExpressionError> {
-    let cost = 1 + value.as_str().map_or(0, str::len);
-    *budget = budget.checked_sub(cost).ok_or(ExpressionError::TooLarge)?;
-    if depth > DEEPEST_RESULT {
-        return Err(ExpressionError::TooLarge);
-    }
+    spend(value.as_str(), budget, depth)?;
     Ok(Some(match value {
         JValue::Null => Value::Null,
         JValue::Bool(flag) => Value::Bool(*flag),
@@ -529,13 +528,15 @@ mod tests {
 
     #[test]
     fn results_keep_their_types() {
-        let body = json!({"first": "Ada", "last": "Lovelace", "large": 9_007_199_254_740_993_u64, "lines": [{"p": 2, "q": 3}, {"p": 1.5, "q": 2}]});
+        let lines = json!([{"p": 2, "q": 3}, {"p": 1.5, "q": 2}]);
+        let large = 9_007_199_254_740_993_u64;
+        let body = json!({"first": "Ada", "last": "Lovelace", "large": large, "lines": lines});
         for (source, expected) in [
             ("first & ' ' & last", Some(json!("Ada Lovelace"))),
             ("$sum(lines.(p * q))", Some(json!(9))),
             ("lines.p", Some(json!([2, 1.5]))),
             ("missing", None),
-            ("large", Some(json!(9_007_199_254_740_993_u64))),
+            ("large", Some(json!(large))),
             ("$", Some(body.clone())),
             ("{'a': missing, 'b': null}", Some(json!({"b": null}))),
         ] {

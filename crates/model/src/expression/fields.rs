@@ -12,7 +12,7 @@ impl Fields {
     /// Of an expression that is no more than that.
     pub(super) fn named_by(expression: &AstNode) -> Option<Self> {
         match expression {
-            AstNode::Variable(name) if name.is_empty() => Some(Self(Vec::new())),
+            node if is_message(node) => Some(Self(Vec::new())),
             AstNode::Name(name) => Some(Self(vec![name.clone()])),
             AstNode::Path { steps } => {
                 let steps = match steps.split_first() {

@@ -26,7 +26,7 @@ impl ContainerNetwork {
     /// The network with this name, made if it is not there; none if this machine has no address on
     /// it, as on one that is no bridge.
     pub async fn ensure(api: &Api, name: &str) -> Result<Option<Self>, Error> {
-        let found = ensure(api, name).await?;
+        let found = find_or_make(api, name).await?;
         Ok(found.and_then(|found| Some(Self { address: address(&found)?, id: found.id? })))
     }
 }
@@ -46,7 +46,7 @@ impl Docker {
     }
 }
 
-async fn ensure(api: &Api, name: &str) -> Result<Option<Found>, Error> {
+async fn find_or_make(api: &Api, name: &str) -> Result<Option<Found>, Error> {
     if let Some(found) = find(api, name).await? {
         return Ok(Some(found));
     }

@@ -78,7 +78,8 @@ impl DockerPlace {
         self.kept(|kept| kept.entry(worker.to_owned()).or_default().reader = Some(reader));
     }
 
-    /// The environment is asked for once the gateway listens: it says where.
+    /// Makes and starts a container. What admits it is asked for once the gateway listens: it says
+    /// where.
     async fn run(&self, worker: &str, admit: impl FnOnce() -> Vec<(String, String)> + Send) -> Result<(), Trouble> {
         self.docker.known(|known| known.insert(worker.to_owned()));
         let ContainerNetwork { id: network, address } = self.docker.network(&self.recipe.network).await?;
@@ -167,10 +168,10 @@ impl Workplace for DockerPlace {
     }
 
     async fn shut_down(&self, not_waited_for: &CancellationToken) {
-        let worker = self.name();
         if !self.step.awaits_shutdown().await {
             return;
         }
+        let worker = self.name();
         let hook = async {
             self.run(&worker, || self.step.admit_shutdown(&worker)).await.map_err(|trouble| trouble.text)?;
             match self.docker.gone(&worker).await {
